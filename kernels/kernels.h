@@ -1,0 +1,120 @@
+/* The CPU's hot code. Every kernel source is compiled once per instruction set (avx512, avx2, portable) from the same
+ * text; a dck_kernels table of each is linked in and one is chosen when the program starts.
+ *
+ * Layout ("lanes"): x[block][C][H][W][16], block = image / 16, lane = image % 16. The body of every loop is a vector of
+ * neighbouring images, so any channel count, kernel, stride and dilation runs at full width. Weights are plain
+ * (PyTorch's order). Lanes past the last image hold finite numbers on input; gradients there are zero.
+ *
+ * Every kernel: `threads` OpenMP threads; results do not depend on their number (partial sums are formed over fixed
+ * blocks and added in a fixed order). No kernel allocates; scratch comes from the caller, 64-byte aligned, its size
+ * from the *_scratch_bytes function. dx with data NULL: not wanted. accumulate: add to dx instead of writing it. */
+#ifndef DCK_KERNELS_H
+#define DCK_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { DCK_LANES = 16 };
+
+/* A channel range of a stored tensor: stride floats from one block of 16 images to the next. */
+typedef struct dck_view {
+    float *data;
+    int c, h, w;
+    size_t stride;
+} dck_view;
+
+typedef struct dck_conv {
+    int kernel, stride, pad_begin, pad_end, dilation, groups; /* weight [out_c][in_c/groups][kernel][kernel] */
+    bool relu;                                                /* x is max(x, 0) on load; dx is masked by x > 0 */
+} dck_conv;
+
+typedef struct dck_pool {
+    int kernel, stride, pad; /* average divides by the number of positions inside the image */
+} dck_pool;
+
+typedef struct dck_norm {
+    const float *gamma, *beta; /* NULL: not affine */
+    float *mean, *variance;    /* running statistics */
+    float momentum, epsilon;   /* running = (1 - momentum) * running + momentum * batch (variance unbiased) */
+    float *saved;              /* [2][c]: batch mean, 1/sqrt(variance + epsilon) */
+} dck_norm;
+
+typedef struct dck_kernels {
+    const char *isa; /* "avx512", "avx2", "portable" */
+
+    /* y = conv(relu?(x), w). Pointwise (kernel 1, groups 1), depthwise (groups = channels) and general are chosen
+     * inside. */
+    size_t (*conv_forward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int blocks, int threads);
+    void (*conv_forward)(const dck_conv *k, dck_view x, const float *w, dck_view y, int blocks, void *scratch,
+                         int threads);
+    /* dx (+)= gradient of x (masked by relu), dw = gradient of w (written); either may be absent (dw NULL). */
+    size_t (*conv_backward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int blocks, int threads);
+    void (*conv_backward)(const dck_conv *k, dck_view x, const float *w, dck_view dy, dck_view dx, bool accumulate,
+                          float *dw, int blocks, void *scratch, int threads);
+
+    /* Batch norm over n images. training: batch statistics, running ones updated, saved filled; else running ones. */
+    size_t (*norm_scratch_bytes)(dck_view x, int blocks, int threads);
+    void (*norm_forward)(const dck_norm *k, dck_view x, dck_view y, int n, bool training, void *scratch, int threads);
+    /* dgamma, dbeta NULL: not wanted. dx is zero in lanes past n. */
+    void (*norm_backward)(const dck_norm *k, dck_view x, dck_view dy, dck_view dx, bool accumulate, float *dgamma,
+                          float *dbeta, int n, void *scratch, int threads);
+
+    void (*relu_forward)(dck_view x, dck_view y, int blocks, int threads);
+    void (*relu_backward)(dck_view y, dck_view dy, dck_view dx, bool accumulate, int blocks, int threads);
+
+    void (*max_pool_forward)(const dck_pool *k, dck_view x, dck_view y, int blocks, int threads);
+    /* The gradient goes to the first maximum of a window in row-major order, as PyTorch's. */
+    void (*max_pool_backward)(const dck_pool *k, dck_view x, dck_view y, dck_view dy, dck_view dx, bool accumulate,
+                              int blocks, int threads);
+    void (*avg_pool_forward)(const dck_pool *k, dck_view x, dck_view y, int blocks, int threads);
+    void (*avg_pool_backward)(const dck_pool *k, dck_view dy, dck_view dx, bool accumulate, int blocks, int threads);
+    void (*global_avg_pool_forward)(dck_view x, dck_view y, int blocks, int threads);
+    void (*global_avg_pool_backward)(dck_view dy, dck_view dx, bool accumulate, int blocks, int threads);
+
+    /* y = W x + b over the c*h*w features of x (order C,H,W). */
+    size_t (*linear_scratch_bytes)(dck_view x, dck_view y, int blocks, int threads);
+    void (*linear_forward)(dck_view x, const float *w, const float *b, dck_view y, int blocks, int threads);
+    void (*linear_backward)(dck_view x, const float *w, dck_view dy, dck_view dx, bool accumulate, float *dw, float *db,
+                            int blocks, void *scratch, int threads);
+
+    /* y = sum_i weight[index[i]] * x[i]; weight NULL: all ones (add). n_x >= 1, all of y's shape. */
+    void (*mix_forward)(int n_x, const dck_view *x, const float *weight, const int *index, dck_view y, int blocks,
+                        int threads);
+    /* dx[i] (+)= weight[index[i]] * dy; dweight[index[i]] += sum dy * x[i] (NULL: not wanted; x is not read then). */
+    size_t (*mix_backward_scratch_bytes)(int n_x, dck_view y, int blocks, int threads);
+    void (*mix_backward)(int n_x, const dck_view *x, const float *weight, const int *index, dck_view dy,
+                         const dck_view *dx, const bool *accumulate, float *dweight, int blocks, void *scratch,
+                         int threads);
+
+    /* y (+)= x: a concat that could not lie in place, and its gradient. */
+    void (*copy)(dck_view x, dck_view y, bool accumulate, int blocks, int threads);
+    void (*zero)(dck_view y, int blocks, int threads);
+    /* y (+)= x * factor[image]: drop-path; factor has 16 * blocks floats. */
+    void (*scale_images)(dck_view x, const float *factor, dck_view y, bool accumulate, int blocks, int threads);
+    /* y (+)= x * mask / keep; mask bit of image i (global number first + i), element e: Philox(seed, stream, step) */
+    void (*dropout)(dck_view x, dck_view y, bool accumulate, float rate, uint64_t seed, uint64_t stream, uint32_t step,
+                    uint32_t first_image, int blocks, int threads);
+
+    /* result[4] = mean loss over n, right at top 1, right at top 5, n (ties count against); loss with label smoothing
+     * as torch.nn.CrossEntropyLoss. saved: probabilities, 16 * blocks * classes floats. */
+    void (*cross_entropy_forward)(dck_view logits, const int32_t *labels, float smoothing, int n, float *saved,
+                                  float result[4]);
+    void (*cross_entropy_backward)(const float *saved, const int32_t *labels, float smoothing, float weight, int n,
+                                   dck_view dlogits, bool accumulate);
+
+    void (*from_nchw)(const float *nchw, int n, dck_view y); /* lanes past n are zero */
+    void (*to_nchw)(dck_view x, int n, float *nchw);
+
+    /* Optimizers over one run of floats, as torch.optim.SGD and Adam. */
+    void (*sgd)(float *value, const float *grad, float *velocity, size_t count, float learning_rate, float momentum,
+                float weight_decay, bool nesterov, float grad_scale, int threads);
+    void (*adam)(float *value, const float *grad, float *first, float *second, size_t count, float learning_rate,
+                 float beta1, float beta2, float epsilon, float weight_decay, uint32_t step, int threads);
+    double (*sum_squares)(const float *x, size_t count, int threads);
+} dck_kernels;
+
+/* The table of an instruction set, NULL when this machine cannot run it; name NULL: the best that it can. */
+const dck_kernels *dck_kernels_for(const char *isa);
+
+#endif

@@ -1,0 +1,116 @@
+/* The interface of a compute device. One implementation per device (cpu/, cuda/ later, and the plain-C reference of
+ * the tests); nothing above this header knows which.
+ *
+ * Shapes are checked once, in the graph; a kernel is prepared for a node and may trust them. All floats are float32.
+ * How a tensor is laid out inside is the backend's own affair: a view names a channel range of a stored tensor, and
+ * `write`/`read` convert from and to plain NCHW. CPU: x[batch/16][C][H][W][16], see kernels/kernels.h. */
+#ifndef DC_BACKEND_BACKEND_H
+#define DC_BACKEND_BACKEND_H
+
+#include "base/rng.h"
+#include "graph/graph.h"
+#include "graph/plan.h"
+
+/* A channel range of a tensor in device memory. data points at the first element of the range in the first block of
+ * images; stride is the number of elements from one block of images to the next (block = layout.lane images). */
+typedef struct dc_view {
+    float *data; /* NULL: absent */
+    dc_shape shape;
+    size_t stride;
+} dc_view;
+
+/* One step's inputs and circumstances, the same for all of its kernels. */
+typedef struct dc_step {
+    dc_view images;        /* in the backend's layout, planned batch; lanes past n_images hold finite numbers */
+    const int32_t *labels; /* device memory, rounded batch; NULL when there is no loss */
+    int n_images;          /* 1..batch: the rest of the last block counts for nothing (statistics, loss, gradients) */
+    bool training;         /* batch statistics and random masks; false: running statistics, no masks */
+    float drop_path_rate;
+    float momentum;       /* of batch norm's running statistics: 0.1, the share of the new batch */
+    uint64_t seed;        /* of random masks; */
+    uint32_t index;       /* the step's number, the counter of its random numbers */
+    uint32_t first_image; /* this rank's position in the global batch: masks do not depend on the rank count */
+} dc_step;
+
+typedef enum dc_grad_kind { DC_GRAD_WEIGHTS = 1, DC_GRAD_ALPHA = 2 } dc_grad_kind;
+
+/* A prepared kernel: owned and cached by the backend, shared by equal nodes. */
+typedef struct dc_kernel dc_kernel;
+
+typedef struct dc_kernel_args {
+    const dc_step *step;
+    int batch; /* planned */
+    int n_inputs;
+    const dc_view *inputs; /* MIX: inputs[0] is the softmax: plain rows*columns floats at data */
+    dc_view output;        /* batch-free outputs: plain floats at data; CROSS_ENTROPY: four floats: mean loss over
+                              n_images, images right at top 1, at top 5, n_images */
+    float *const *params;  /* values, in the node's order */
+    void *saved;
+    void *scratch;
+    const int *index; /* MIX */
+    /* backward only */
+    dc_view output_grad;        /* CROSS_ENTROPY: absent (its gradient is attr.weight) */
+    const dc_view *input_grads; /* data NULL where not wanted; MIX: [0] is the softmax's, zeroed before backward, always
+                                   added to */
+    const bool *accumulate;     /* per input: add to it instead of writing it */
+    float *const *param_grads;  /* NULL entries: not wanted now; always written, never added to */
+} dc_kernel_args;
+
+/* A run of one parameter for the optimizers: device memory. */
+typedef struct dc_segment {
+    float *value, *grad;
+    float *first, *second; /* momentum (SGD), moments (Adam: both) */
+    size_t count;
+} dc_segment;
+
+typedef struct dc_sgd {
+    float learning_rate, momentum, weight_decay;
+    bool nesterov;
+    float grad_scale; /* gradients are multiplied by this first: clipping, averaging */
+} dc_sgd;
+
+typedef struct dc_adam {
+    float learning_rate, beta1, beta2, epsilon,
+        weight_decay; /* decay is added to the gradient (L2), as torch.optim.Adam */
+    uint32_t step;    /* 1 for the first update: bias correction */
+} dc_adam;
+
+typedef struct dc_backend dc_backend;
+
+typedef struct dc_backend_interface {
+    const char *name;
+    /* ---- required ---- */
+    void (*destroy)(dc_backend *);
+    /* device memory, at least 64-byte aligned, zeroed */
+    dc_status (*alloc)(dc_backend *, size_t bytes, void **memory);
+    void (*release)(dc_backend *, void *memory, size_t bytes);
+    dc_status (*copy_in)(dc_backend *, void *device, const void *host, size_t bytes);
+    dc_status (*copy_out)(dc_backend *, void *host, const void *device, size_t bytes);
+    dc_status (*sync)(dc_backend *);
+    dc_status (*prepare)(dc_backend *, const dc_graph *, int node, int batch, bool relu_input, dc_kernel **kernel);
+    dc_status (*forward)(dc_backend *, const dc_kernel *, const dc_kernel_args *);
+    dc_status (*backward)(dc_backend *, const dc_kernel *, const dc_kernel_args *);
+    /* logical NCHW host floats, n images, to and from a view */
+    dc_status (*write)(dc_backend *, dc_view view, int n_images, const float *nchw);
+    dc_status (*read)(dc_backend *, dc_view view, int n_images, float *nchw);
+    dc_status (*sgd)(dc_backend *, int n_segments, const dc_segment *segments, const dc_sgd *sgd);
+    dc_status (*adam)(dc_backend *, int n_segments, const dc_segment *segments, const dc_adam *adam);
+    /* host result: the sum of squares of all gradients, accumulated in double in a fixed order */
+    dc_status (*grad_norm_squared)(dc_backend *, int n_segments, const dc_segment *segments, double *sum);
+} dc_backend_interface;
+
+struct dc_backend {
+    const dc_backend_interface *call;
+    dc_plan_layout layout;
+    /* implementation's data follows */
+};
+
+/* The registry: "cpu" (instruction set chosen at start; DCANAS_ISA=avx512|avx2|portable overrides). threads: OpenMP
+ * threads of this rank, at least 1. Owned by the caller; dc_backend_destroy(NULL) is legal. */
+dc_status dc_backend_create(const char *name, int threads, dc_backend **backend);
+void dc_backend_destroy(dc_backend *backend);
+
+/* One line for logs: "cpu avx2, 2 threads". */
+const char *dc_backend_description(const dc_backend *backend);
+
+#endif

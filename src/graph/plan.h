@@ -1,0 +1,67 @@
+/* A plan: what an executor does in a step, in order, and where every byte lies. Made from a graph, a batch size and
+ * what the backend can do; it runs nothing itself, so that it also tells the memory of a job before it is queued.
+ *
+ * Every value, gradient, saved quantity and workspace gets a place in ONE arena by its lifetime over the steps
+ * (forward nodes in order, then backward nodes in reverse). Where the backend allows it, a relu is folded into the
+ * convolutions that read it and the inputs of a concat lie inside its output, so neither moves a byte. */
+#ifndef DC_GRAPH_PLAN_H
+#define DC_GRAPH_PLAN_H
+
+#include "graph/graph.h"
+
+/* What a backend tells the plan. */
+typedef struct dc_plan_layout {
+    int lane;          /* the batch is rounded up to a multiple of this many images (CPU: 16) */
+    bool folds_relu;   /* convolutions can apply relu to their input on load */
+    bool concat_views; /* a channel range of a tensor is a valid operand */
+    /* bytes that the kernel of `node` keeps from forward to backward, and scratch bytes in each direction */
+    void (*extra)(const void *context, const dc_graph *graph, int node, int batch, bool relu_input, size_t *saved_bytes,
+                  size_t *forward_scratch_bytes, size_t *backward_scratch_bytes);
+    const void *context;
+} dc_plan_layout;
+
+/* Where a tensor lies: a channel range of a stored tensor in the arena. */
+typedef struct dc_place {
+    size_t offset_bytes;  /* in the arena; SIZE_MAX: it has no place */
+    int storage_channels; /* channels of the stored tensor, >= the tensor's own */
+    int first_channel;    /* of the range */
+} dc_place;
+
+typedef struct dc_plan_node {
+    bool active;        /* is computed */
+    bool folded;        /* a relu that its readers apply, or a concat whose inputs already lie in place */
+    bool relu_input;    /* a convolution that applies the relu before it: reads the relu's input instead */
+    bool needs_grad;    /* training: a gradient of this output is computed */
+    const int *sources; /* n_inputs node ids to really read (a folded relu replaced by its input) */
+    dc_place value, grad;
+    const bool *wants;      /* per input: its gradient is computed here */
+    const bool *accumulate; /* per input: its gradient has been written by a later node: add to it */
+    size_t saved_offset_bytes, forward_scratch_offset_bytes, backward_scratch_offset_bytes; /* SIZE_MAX: none */
+} dc_plan_node;
+
+typedef struct dc_plan {
+    const dc_graph *graph;
+    int batch; /* images in a step, at most; rounded_batch is the storage */
+    int rounded_batch;
+    bool training;
+    dc_plan_node *nodes; /* graph->n_nodes */
+    size_t arena_bytes;
+    struct dc_plan_storage *storage; /* private */
+} dc_plan;
+
+/* training: values are kept for backward, gradients are placed; otherwise a value lives until its last reader, and
+ * the loss nodes and the auxiliary head are inactive unless keep_losses.
+ * keep: node ids whose values must survive the whole step (logits are always kept), may be NULL. */
+typedef struct dc_plan_options {
+    int batch;
+    bool training;
+    bool keep_losses; /* inference: compute the main loss too (evaluation with loss and accuracy) */
+    int n_keep;
+    const int *keep;
+} dc_plan_options;
+
+dc_status dc_plan_create(const dc_graph *graph, const dc_plan_layout *layout, const dc_plan_options *options,
+                         dc_plan **plan);
+void dc_plan_destroy(dc_plan *plan);
+
+#endif

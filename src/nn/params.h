@@ -1,0 +1,52 @@
+/* The parameters of a model by name: one store, many graphs. A supernet's graph is rebuilt when a derived cell moves;
+ * its weights stay here, also those that the present graph does not use. Model lifetime.
+ *
+ * Values, gradients and optimizer moments are four contiguous device buffers with equal offsets, in the order of
+ * registration (forward order), so that a gradient bucket is a contiguous range that backward completes from its end.
+ */
+#ifndef DC_NN_PARAMS_H
+#define DC_NN_PARAMS_H
+
+#include "backend/backend.h"
+
+typedef struct dc_stored_param {
+    dc_param param;
+    size_t offset; /* floats, multiple of 16 */
+} dc_stored_param;
+
+typedef struct dc_params {
+    dc_backend *backend;
+    int n;
+    dc_stored_param *items;
+    size_t count; /* floats in each buffer (offsets rounded up to 16, so there are gaps of zeros) */
+    float *values, *grads, *first, *second; /* device; second only when some parameter is alpha */
+    void *lookup;                           /* private: name -> item */
+} dc_params;
+
+dc_status dc_params_create(dc_backend *backend, dc_params **params);
+void dc_params_destroy(dc_params *params);
+
+/* Registers every parameter of the graph that is not there yet. An equal name with another shape or role is an error.
+ * All graphs are added before dc_params_allocate. */
+dc_status dc_params_add_graph(dc_params *params, const dc_graph *graph);
+
+/* Allocates and initialises: values drawn per parameter from the stream of its name (independent of order, ranks,
+ * device), gradients and moments zero. */
+dc_status dc_params_allocate(dc_params *params, uint64_t seed);
+
+/* The item of a name, or -1. */
+int dc_params_find(const dc_params *params, const char *name);
+
+/* Fills values/grads (graph->n_params each) for dc_executor_bind. grads may be NULL. */
+dc_status dc_params_bind(const dc_params *params, const dc_graph *graph, float **values, float **grads);
+
+/* The segments of the graph's parameters of one role, in store order, for the optimizers: *segments is allocated
+ * (caller frees with free()). */
+dc_status dc_params_segments(const dc_params *params, const dc_graph *graph, dc_role role, int *n,
+                             dc_segment **segments);
+
+/* Host copies of one parameter's values. */
+dc_status dc_params_read(const dc_params *params, int item, float *host);
+dc_status dc_params_write(dc_params *params, int item, const float *host);
+
+#endif
