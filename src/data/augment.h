@@ -1,0 +1,51 @@
+/* From stored bytes to network input: normalisation, and the random changes of training images (DARTS: Liu et al.
+ * 2019, section A.1; cutout: DeVries & Taylor 2017), in the order of the original: pad and crop, flip, normalise,
+ * cutout.
+ *
+ * The random numbers of an image are a function of (seed, epoch, its index in the split): they depend on no batch, rank
+ * or thread. */
+#ifndef DC_DATA_AUGMENT_H
+#define DC_DATA_AUGMENT_H
+
+#include "data/dataset.h"
+
+typedef struct dc_augment {
+    int pad;    /* pad by this many zero (black) pixels on each side, then crop back at a random offset; 0: no */
+    bool flip;  /* mirror left-right with probability 1/2 */
+    int cutout; /* zero (after normalisation: the mean) a square of this side, its centre anywhere, clipped at the
+                   borders; 0: no */
+} dc_augment;
+
+/* What happens to one image. Identity: offsets equal to pad, no flip, an empty square. */
+typedef struct dc_augment_draw {
+    int offset_y, offset_x; /* of the crop in the padded image, 0..2*pad */
+    bool flip;
+    int cut_y0, cut_y1, cut_x0, cut_x1; /* half-open */
+} dc_augment_draw;
+
+/* Draws for the image with this index in its split. */
+dc_augment_draw dc_augment_image_draw(const dc_augment *augment, dc_shape shape, uint64_t seed, uint32_t epoch,
+                                      uint32_t index);
+
+/* Normalised value of each stored byte, per channel: (byte / 255 - mean) / deviation. */
+typedef struct dc_normalise {
+    float value[DC_MAX_IMAGE_CHANNELS][256];
+} dc_normalise;
+
+void dc_normalise_init(dc_normalise *normalise, const dc_dataset *dataset);
+
+/* Writes n images, those with the given indices in the split, as x[capacity / lane][C][H][W][lane] floats: lane 16 is
+ * the CPU's layout, lane 1 is NCHW. Places from n to capacity (a multiple of lane) are zeroed. */
+typedef struct dc_assembly {
+    const dc_dataset *dataset;
+    dc_split split;
+    const dc_normalise *normalise;
+    dc_augment augment;
+    uint64_t seed;
+    uint32_t epoch;
+    int lane, capacity;
+} dc_assembly;
+
+void dc_augment_assemble(const dc_assembly *assembly, int n, const uint32_t *indices, float *images);
+
+#endif
