@@ -1,0 +1,20 @@
+/* Requests to stop: SIGTERM, SIGINT, SIGUSR1, SIGUSR2. A handler only sets a flag, however often it is called; the run
+ * looks at it between steps. */
+#ifndef DC_BASE_SIGNALS_H
+#define DC_BASE_SIGNALS_H
+
+#include "base/status.h"
+
+/* Installs the handlers, and ignores SIGPIPE and SIGXFSZ so that a write reports its error instead. */
+dc_status dc_signals_install(void);
+
+/* The last signal that asked to stop, or 0. */
+int dc_signals_received(void);
+
+/* "SIGTERM", ... of a number that dc_signals_received gave. */
+const char *dc_signals_name(int number);
+
+/* Forgets the request. */
+void dc_signals_clear(void);
+
+#endif
