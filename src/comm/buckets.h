@@ -1,0 +1,42 @@
+/* Data-parallel gradients: summed over ranks in buckets while backward still runs.
+ *
+ * The gradients are one contiguous buffer in forward order (nn/params.h), so backward completes it from its end. It is
+ * cut once, from the end, into buckets of about bucket_bytes (1-4 MB: large enough for bandwidth, small enough to start
+ * early); a bucket's all-reduce starts when its last parameter is done and goes on during the rest of backward. Buckets
+ * start in one fixed order, so the sums have the same bits on every rank and in every run with as many ranks, whatever
+ * the order of completion. */
+#ifndef DC_COMM_BUCKETS_H
+#define DC_COMM_BUCKETS_H
+
+#include "comm/comm.h"
+
+typedef struct dc_buckets dc_buckets;
+
+/* One parameter's gradient: grads[offset] .. grads[offset + count]. */
+typedef struct dc_bucket_param {
+    size_t offset, count; /* floats */
+} dc_bucket_param;
+
+enum { DC_BUCKET_BYTES = 2 << 20 };
+
+/* grads: host memory of the caller, which outlives this; params: n of them, copied, in ascending order of offset
+ * without overlap, equal on every rank. Collective; the communicator is duplicated, so that other collectives may be
+ * used during a step. dc_buckets_destroy is collective too, outside of a step; NULL is legal. */
+dc_status dc_buckets_create(const dc_comm *comm, float *grads, int n, const dc_bucket_param *params,
+                            size_t bucket_bytes, dc_buckets **buckets);
+void dc_buckets_destroy(dc_buckets *buckets);
+
+/* Before backward. expected[i]: whether parameter i is in the present graph and will complete; NULL: all; equal on
+ * every rank. Others are not reduced; one that lies between expected ones of its bucket has its gradient set to zero.
+ */
+dc_status dc_buckets_begin(dc_buckets *buckets, const bool *expected);
+
+/* In backward, when the gradient of parameter `index` is complete: once for each expected one, in any order. It belongs
+ * to the reduction from now on and may not be touched before dc_buckets_finish. */
+dc_status dc_buckets_done(dc_buckets *buckets, int index);
+
+/* After backward: waits for the rest. grads then hold the SUM over ranks (the mean is the optimizer's grad_scale). It
+ * is an error when an expected parameter did not complete. */
+dc_status dc_buckets_finish(dc_buckets *buckets);
+
+#endif
