@@ -3,7 +3,8 @@
  *
  * Shapes are checked once, in the graph; a kernel is prepared for a node and may trust them. All floats are float32.
  * How a tensor is laid out inside is the backend's own affair: a view names a channel range of a stored tensor, and
- * `write`/`read` convert from and to plain NCHW. CPU: x[batch/16][C][H][W][16], see kernels/kernels.h. */
+ * `write`/`read` convert from and to plain NCHW. Which values are still there in backward: dc_op_backward_reads_* in
+ * graph/plan.h. CPU: x[batch/16][C][H][W][16], see kernels/kernels.h. */
 #ifndef DC_BACKEND_BACKEND_H
 #define DC_BACKEND_BACKEND_H
 
@@ -86,6 +87,7 @@ typedef struct dc_backend_interface {
     void (*release)(dc_backend *, void *memory, size_t bytes);
     dc_status (*copy_in)(dc_backend *, void *device, const void *host, size_t bytes);
     dc_status (*copy_out)(dc_backend *, void *host, const void *device, size_t bytes);
+    dc_status (*fill_zero)(dc_backend *, void *device, size_t bytes);
     dc_status (*sync)(dc_backend *);
     dc_status (*prepare)(dc_backend *, const dc_graph *, int node, int batch, bool relu_input, dc_kernel **kernel);
     dc_status (*forward)(dc_backend *, const dc_kernel *, const dc_kernel_args *);

@@ -60,6 +60,11 @@ typedef struct dc_plan_options {
     const int *keep;
 } dc_plan_options;
 
+/* What the backward of an operation may read besides its output's gradient; values that nobody reads are gone by then.
+ * (Every operation may also read what its forward left in `saved`.) */
+bool dc_op_backward_reads_inputs(dc_op op);
+bool dc_op_backward_reads_output(dc_op op);
+
 dc_status dc_plan_create(const dc_graph *graph, const dc_plan_layout *layout, const dc_plan_options *options,
                          dc_plan **plan);
 void dc_plan_destroy(dc_plan *plan);

@@ -1,0 +1,308 @@
+#include "backend/executor.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* A node's prepared kernel and the arguments of its calls; views are set once for an arena's address. */
+typedef struct bound_node {
+    const dc_kernel *kernel; /* NULL: nothing to run */
+    dc_kernel_args args;
+    void *saved, *forward_scratch, *backward_scratch;
+    float *param_grads[DC_MAX_PARAMS]; /* as bound; args.param_grads holds those wanted now */
+} bound_node;
+
+struct dc_executor {
+    dc_backend *backend;
+    const dc_graph *graph;
+    dc_plan *plan;
+    dc_step_arena *arena;
+    char *base;          /* the arena's address that the views are made for */
+    const float *images; /* the address that the readers of the input are set for */
+    bound_node *nodes;
+    dc_view *views; /* storage of all argument arrays */
+    float **pointers;
+};
+
+dc_status dc_step_arena_reserve(dc_step_arena *arena, size_t bytes)
+{
+    if (bytes <= arena->bytes)
+        return DC_OK;
+    dc_step_arena_clear(arena);
+    DC_TRY(arena->backend->call->alloc(arena->backend, bytes, &arena->memory));
+    arena->bytes = bytes;
+    return DC_OK;
+}
+
+void dc_step_arena_clear(dc_step_arena *arena)
+{
+    if (arena->memory)
+        arena->backend->call->release(arena->backend, arena->memory, arena->bytes);
+    arena->memory = NULL;
+    arena->bytes = 0;
+}
+
+/* ---- addresses ---- */
+
+static void *at(const dc_executor *e, size_t offset_bytes)
+{
+    return offset_bytes == SIZE_MAX ? NULL : e->base + offset_bytes;
+}
+
+static dc_view view_of(const dc_executor *e, int id, dc_place place)
+{
+    const dc_node *node = &e->graph->nodes[id];
+    dc_view view = {.shape = node->shape};
+    if (place.offset_bytes == SIZE_MAX)
+        return view;
+    size_t block = node->batch_free ? 1 : (size_t)e->backend->layout.lane;
+    size_t channel = (size_t)node->shape.h * (size_t)node->shape.w * block;
+    view.data = (float *)at(e, place.offset_bytes) + (size_t)place.first_channel * channel;
+    view.stride = (size_t)place.storage_channels * channel;
+    return view;
+}
+
+static void point_at_arena(dc_executor *e)
+{
+    e->base = e->arena->memory;
+    e->images = NULL;
+    for (int i = 0; i < e->graph->n_nodes; i++) {
+        const dc_plan_node *planned = &e->plan->nodes[i];
+        bound_node *bound = &e->nodes[i];
+        dc_view *inputs = (dc_view *)bound->args.inputs, *input_grads = (dc_view *)bound->args.input_grads;
+        for (int k = 0; k < e->graph->nodes[i].n_inputs; k++) {
+            int x = planned->sources[k];
+            inputs[k] = view_of(e, x, e->plan->nodes[x].value);
+            input_grads[k] = view_of(e, x, e->plan->nodes[x].grad);
+            if (!planned->wants[k])
+                input_grads[k].data = NULL;
+        }
+        bound->args.output = view_of(e, i, planned->value);
+        bound->args.output_grad = view_of(e, i, planned->grad);
+        bound->saved = at(e, planned->saved_offset_bytes);
+        bound->forward_scratch = at(e, planned->forward_scratch_offset_bytes);
+        bound->backward_scratch = at(e, planned->backward_scratch_offset_bytes);
+        bound->args.saved = bound->saved;
+    }
+}
+
+/* The images are the loader's memory: their readers follow it from step to step. */
+static void point_at_images(dc_executor *e, const dc_step *step)
+{
+    if (e->images == step->images.data)
+        return;
+    e->images = step->images.data;
+    for (int i = 0; i < e->graph->n_nodes; i++)
+        for (int k = 0; k < e->graph->nodes[i].n_inputs; k++)
+            if (e->plan->nodes[i].sources[k] == e->graph->input)
+                ((dc_view *)e->nodes[i].args.inputs)[k] = step->images;
+}
+
+/* ---- making ---- */
+
+static dc_status bind_arrays(dc_executor *e)
+{
+    const dc_graph *g = e->graph;
+    size_t n_inputs = 0;
+    for (int i = 0; i < g->n_nodes; i++)
+        n_inputs += (size_t)g->nodes[i].n_inputs;
+    e->nodes = dc_alloc_zeroed((size_t)g->n_nodes * sizeof *e->nodes);
+    e->views = dc_alloc_zeroed((2 * n_inputs + 1) * sizeof *e->views);
+    e->pointers = dc_alloc_zeroed((size_t)g->n_nodes * 2 * DC_MAX_PARAMS * sizeof *e->pointers);
+    if (!e->nodes || !e->views || !e->pointers)
+        return DC_ERR_MEMORY;
+    dc_view *views = e->views;
+    float **pointers = e->pointers;
+    for (int i = 0; i < g->n_nodes; i++) {
+        const dc_node *node = &g->nodes[i];
+        const dc_plan_node *planned = &e->plan->nodes[i];
+        bound_node *bound = &e->nodes[i];
+        bound->args = (dc_kernel_args){.batch = e->plan->batch,
+                                       .n_inputs = node->n_inputs,
+                                       .inputs = views,
+                                       .input_grads = views + node->n_inputs,
+                                       .accumulate = planned->accumulate,
+                                       .index = node->index,
+                                       .params = pointers,
+                                       .param_grads = pointers + DC_MAX_PARAMS};
+        views += 2 * node->n_inputs;
+        pointers += 2 * DC_MAX_PARAMS;
+        if (planned->active && !planned->folded && node->op != DC_OP_INPUT) {
+            dc_kernel *kernel = NULL;
+            DC_TRY(e->backend->call->prepare(e->backend, g, i, e->plan->batch, planned->relu_input, &kernel));
+            bound->kernel = kernel;
+        }
+    }
+    return DC_OK;
+}
+
+dc_status dc_executor_create(const dc_graph *graph, const dc_plan_options *options, dc_step_arena *arena,
+                             dc_executor **executor)
+{
+    dc_executor *e = dc_alloc_zeroed(sizeof *e);
+    if (!e)
+        return DC_ERR_MEMORY;
+    e->backend = arena->backend;
+    e->graph = graph;
+    e->arena = arena;
+    dc_status status = dc_plan_create(graph, &arena->backend->layout, options, &e->plan);
+    if (status == DC_OK)
+        status = bind_arrays(e);
+    if (status == DC_OK)
+        status = dc_step_arena_reserve(arena, e->plan->arena_bytes);
+    if (status != DC_OK) {
+        dc_executor_destroy(e);
+        return status;
+    }
+    point_at_arena(e);
+    *executor = e;
+    return DC_OK;
+}
+
+void dc_executor_destroy(dc_executor *e)
+{
+    if (!e)
+        return;
+    dc_plan_destroy(e->plan);
+    free(e->nodes);
+    free(e->views);
+    free(e->pointers);
+    free(e);
+}
+
+const dc_plan *dc_executor_plan(const dc_executor *e)
+{
+    return e->plan;
+}
+
+void dc_executor_bind(dc_executor *e, float *const *values, float *const *grads)
+{
+    for (int i = 0; i < e->graph->n_nodes; i++) {
+        const dc_node *node = &e->graph->nodes[i];
+        for (int p = 0; p < node->n_params; p++) {
+            ((float **)e->nodes[i].args.params)[p] = values[node->params[p]];
+            e->nodes[i].param_grads[p] = grads ? grads[node->params[p]] : NULL;
+        }
+    }
+}
+
+/* ---- running ---- */
+
+static void prepare_step(dc_executor *e, const dc_step *step)
+{
+    if (e->base != e->arena->memory)
+        point_at_arena(e);
+    point_at_images(e, step);
+}
+
+dc_status dc_executor_forward(dc_executor *e, const dc_step *step)
+{
+    prepare_step(e, step);
+    for (int i = 0; i < e->graph->n_nodes; i++) {
+        bound_node *bound = &e->nodes[i];
+        if (!bound->kernel)
+            continue;
+        bound->args.step = step;
+        bound->args.scratch = bound->forward_scratch;
+        DC_TRY(e->backend->call->forward(e->backend, bound->kernel, &bound->args));
+    }
+    return DC_OK;
+}
+
+/* Sets which parameter gradients this call computes; true when there is anything to do for the node. */
+static bool choose_gradients(dc_executor *e, int id, unsigned what)
+{
+    const dc_node *node = &e->graph->nodes[id];
+    bound_node *bound = &e->nodes[id];
+    float **param_grads = (float **)bound->args.param_grads;
+    bool any = false;
+    for (int p = 0; p < node->n_params; p++) {
+        dc_role role = e->graph->params[node->params[p]].role;
+        bool wanted =
+            (role == DC_ROLE_WEIGHT && what & DC_GRAD_WEIGHTS) || (role == DC_ROLE_ALPHA && what & DC_GRAD_ALPHA);
+        param_grads[p] = wanted ? bound->param_grads[p] : NULL;
+        any |= param_grads[p] != NULL;
+    }
+    for (int k = 0; k < node->n_inputs; k++)
+        any |= e->plan->nodes[id].wants[k];
+    if (node->op == DC_OP_MIX) { /* the softmax's gradient */
+        int softmax = node->inputs[0];
+        dc_view *grad = (dc_view *)&bound->args.input_grads[0];
+        *grad = view_of(e, softmax, e->plan->nodes[softmax].grad);
+        if (!(what & DC_GRAD_ALPHA))
+            grad->data = NULL;
+    }
+    return any;
+}
+
+static dc_status zero_softmax_gradients(dc_executor *e)
+{
+    for (int i = 0; i < e->graph->n_nodes; i++)
+        if (e->graph->nodes[i].op == DC_OP_SOFTMAX && e->nodes[i].args.output_grad.data) {
+            dc_shape s = e->graph->nodes[i].shape;
+            DC_TRY(e->backend->call->fill_zero(e->backend, e->nodes[i].args.output_grad.data,
+                                               (size_t)s.c * (size_t)s.w * sizeof(float)));
+        }
+    return DC_OK;
+}
+
+dc_status dc_executor_backward(dc_executor *e, const dc_step *step, unsigned what, dc_grad_hook hook, void *context)
+{
+    prepare_step(e, step);
+    if (what & DC_GRAD_ALPHA)
+        DC_TRY(zero_softmax_gradients(e));
+    for (int i = e->graph->n_nodes - 1; i >= 0; i--) {
+        bound_node *bound = &e->nodes[i];
+        if (!bound->kernel || !e->plan->nodes[i].needs_grad)
+            continue;
+        if (choose_gradients(e, i, what)) {
+            bound->args.step = step;
+            bound->args.scratch = bound->backward_scratch;
+            DC_TRY(e->backend->call->backward(e->backend, bound->kernel, &bound->args));
+        }
+        if (hook && e->graph->nodes[i].n_params)
+            DC_TRY(hook(context, e->graph, i));
+    }
+    return DC_OK;
+}
+
+dc_status dc_executor_metrics(dc_executor *e, dc_metrics *metrics)
+{
+    for (int i = 0; i < e->graph->n_nodes; i++) {
+        if (e->graph->nodes[i].op != DC_OP_CROSS_ENTROPY || !e->nodes[i].kernel)
+            continue;
+        float result[4];
+        DC_TRY(e->backend->call->copy_out(e->backend, result, e->nodes[i].args.output.data, sizeof result));
+        double n = (double)result[3];
+        if (e->graph->nodes[i].auxiliary) {
+            metrics->auxiliary += (double)result[0] * n;
+        } else {
+            metrics->loss += (double)result[0] * n;
+            metrics->n += (int64_t)n;
+            metrics->top1 += (int64_t)result[1];
+            metrics->top5 += (int64_t)result[2];
+        }
+    }
+    return DC_OK;
+}
+
+static dc_status read_view(dc_executor *e, int id, dc_view view, int n_images, float *values)
+{
+    const dc_node *node = &e->graph->nodes[id];
+    if (!view.data)
+        return dc_fail(DC_ERR_INTERNAL, "node '%s' (%s) has no value in this plan", node->name, dc_op_name(node->op));
+    if (node->batch_free)
+        return e->backend->call->copy_out(e->backend, values, view.data,
+                                          (size_t)node->shape.c * (size_t)node->shape.h * (size_t)node->shape.w *
+                                              sizeof(float));
+    return e->backend->call->read(e->backend, view, n_images, values);
+}
+
+dc_status dc_executor_read(dc_executor *e, int node, int n_images, float *values)
+{
+    return read_view(e, node, e->nodes[node].args.output, n_images, values);
+}
+
+dc_status dc_executor_read_grad(dc_executor *e, int node, int n_images, float *values)
+{
+    return read_view(e, node, e->nodes[node].args.output_grad, n_images, values);
+}

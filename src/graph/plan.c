@@ -1,0 +1,522 @@
+#include "graph/plan.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* A stretch of arena memory that is in use from step `begin` to step `end`. */
+typedef struct interval {
+    int begin, end;
+    size_t bytes, offset_bytes;
+} interval;
+
+struct dc_plan_storage {
+    int *sources;
+    bool *flags;
+};
+
+/* Everything that is needed only while a plan is made. Step numbers: node i runs forward at i, backward at 2n-1-i. */
+typedef struct maker {
+    const dc_graph *graph;
+    const dc_plan_layout *layout;
+    const dc_plan_options *options;
+    dc_plan *plan;
+    int n;
+    int *last_reader;   /* largest id of an active node that reads this one; -1: none */
+    int *n_readers;     /* active nodes that read it (an input listed twice counts twice) */
+    bool *kept;         /* must survive the step */
+    int *value_root;    /* the node whose storage holds this node's value (itself, or the concat that it lies in) */
+    int *value_channel; /* first channel there */
+    int *grad_root;
+    int *grad_channel;
+    interval *values, *grads, *saved, *forward_scratch, *backward_scratch; /* by node; bytes 0: none */
+} maker;
+
+bool dc_op_backward_reads_inputs(dc_op op)
+{
+    return op == DC_OP_CONV || op == DC_OP_BATCH_NORM || op == DC_OP_LINEAR || op == DC_OP_MIX || op == DC_OP_MAX_POOL;
+}
+
+bool dc_op_backward_reads_output(dc_op op)
+{
+    return op == DC_OP_RELU || op == DC_OP_MAX_POOL || op == DC_OP_SOFTMAX;
+}
+
+static int backward_step(const maker *m, int node)
+{
+    return 2 * m->n - 1 - node;
+}
+
+/* ---- which nodes run, and what each one really reads ---- */
+
+static void mark_active(maker *m)
+{
+    const dc_graph *g = m->graph;
+    dc_plan_node *nodes = m->plan->nodes;
+    for (int i = 0; i < m->n; i++) {
+        bool loss = g->nodes[i].op == DC_OP_CROSS_ENTROPY;
+        bool wanted_loss = m->options->training || (m->options->keep_losses && !g->nodes[i].auxiliary);
+        m->kept[i] = (loss && wanted_loss) || i == g->logits;
+    }
+    for (int k = 0; k < m->options->n_keep; k++)
+        m->kept[m->options->keep[k]] = true;
+    for (int i = m->n - 1; i >= 0; i--) {
+        nodes[i].active |= m->kept[i];
+        if (nodes[i].active)
+            for (int k = 0; k < g->nodes[i].n_inputs; k++)
+                nodes[g->nodes[i].inputs[k]].active = true;
+    }
+}
+
+static void count_readers(maker *m)
+{
+    for (int i = 0; i < m->n; i++) {
+        m->last_reader[i] = -1;
+        m->n_readers[i] = 0;
+    }
+    for (int i = 0; i < m->n; i++) {
+        const dc_plan_node *node = &m->plan->nodes[i];
+        if (!node->active || (node->folded && m->graph->nodes[i].op == DC_OP_RELU))
+            continue;
+        for (int k = 0; k < m->graph->nodes[i].n_inputs; k++) {
+            m->last_reader[node->sources[k]] = i;
+            m->n_readers[node->sources[k]]++;
+        }
+    }
+}
+
+/* A relu that only convolutions read is applied by them on load. */
+static void fold_relus(maker *m)
+{
+    const dc_graph *g = m->graph;
+    dc_plan_node *nodes = m->plan->nodes;
+    if (!m->layout->folds_relu)
+        return;
+    for (int i = 0; i < m->n; i++)
+        nodes[i].folded = g->nodes[i].op == DC_OP_RELU && nodes[i].active && !m->kept[i];
+    for (int i = 0; i < m->n; i++)
+        if (nodes[i].active && g->nodes[i].op != DC_OP_CONV)
+            for (int k = 0; k < g->nodes[i].n_inputs; k++)
+                nodes[g->nodes[i].inputs[k]].folded = false;
+    for (int i = 0; i < m->n; i++)
+        if (nodes[i].active && g->nodes[i].op == DC_OP_CONV && nodes[g->nodes[i].inputs[0]].folded) {
+            nodes[i].relu_input = true;
+            ((int *)nodes[i].sources)[0] = g->nodes[g->nodes[i].inputs[0]].inputs[0];
+        }
+}
+
+/* A concat whose inputs can be computed right in their place. In backward its own gradient is written first, whole, so
+ * every other reader of an input must come before it. */
+static bool can_view(const maker *m, int id, const bool *in_concat)
+{
+    const dc_node *node = &m->graph->nodes[id];
+    for (int k = 0; k < node->n_inputs; k++) {
+        int x = node->inputs[k];
+        const dc_node *input = &m->graph->nodes[x];
+        if (in_concat[x] || input->op == DC_OP_INPUT || (input->op == DC_OP_RELU && m->plan->nodes[x].folded) ||
+            m->last_reader[x] != id)
+            return false;
+        for (int j = 0; j < k; j++)
+            if (node->inputs[j] == x)
+                return false;
+    }
+    return true;
+}
+
+static dc_status place_concats(maker *m)
+{
+    for (int i = 0; i < m->n; i++) {
+        m->value_root[i] = i;
+        m->value_channel[i] = 0;
+    }
+    if (!m->layout->concat_views)
+        return DC_OK;
+    bool *in_concat = dc_alloc_zeroed((size_t)m->n);
+    if (!in_concat)
+        return DC_ERR_MEMORY;
+    for (int i = m->n - 1; i >= 0; i--) { /* outer concats first: their place is known when inner ones ask for it */
+        const dc_node *node = &m->graph->nodes[i];
+        if (node->op != DC_OP_CONCAT || !m->plan->nodes[i].active || !can_view(m, i, in_concat))
+            continue;
+        m->plan->nodes[i].folded = true;
+        int channel = m->value_channel[i];
+        for (int k = 0; k < node->n_inputs; k++) {
+            int x = node->inputs[k];
+            in_concat[x] = true;
+            m->value_root[x] = m->value_root[i];
+            m->value_channel[x] = channel;
+            channel += m->graph->nodes[x].shape.c;
+        }
+    }
+    free(in_concat);
+    return DC_OK;
+}
+
+/* ---- gradients: who needs one, who writes it first ---- */
+
+static void mark_gradients(maker *m)
+{
+    for (int i = 0; i < m->n; i++) {
+        const dc_node *node = &m->graph->nodes[i];
+        dc_plan_node *planned = &m->plan->nodes[i];
+        if (!planned->active || !m->options->training)
+            continue;
+        for (int p = 0; p < node->n_params; p++)
+            planned->needs_grad |= m->graph->params[node->params[p]].role != DC_ROLE_STATE;
+        for (int k = 0; k < node->n_inputs; k++)
+            planned->needs_grad |= m->plan->nodes[node->inputs[k]].needs_grad;
+    }
+}
+
+static void mark_written(const maker *m, int id, bool *written)
+{
+    written[id] = true;
+    if (m->graph->nodes[id].op == DC_OP_CONCAT && m->plan->nodes[id].folded)
+        for (int k = 0; k < m->graph->nodes[id].n_inputs; k++)
+            mark_written(m, m->graph->nodes[id].inputs[k], written);
+}
+
+/* An add's input with no other reader has the add's own gradient. */
+static bool shares_gradient(const maker *m, int add, int x)
+{
+    return m->graph->nodes[add].op == DC_OP_ADD && m->n_readers[x] == 1 && m->value_root[x] == x && !m->kept[x] &&
+           m->graph->nodes[x].op != DC_OP_CONCAT;
+}
+
+static dc_status order_gradient_writes(maker *m)
+{
+    bool *written = dc_alloc_zeroed((size_t)m->n);
+    if (!written)
+        return DC_ERR_MEMORY;
+    for (int i = 0; i < m->n; i++) {
+        m->grad_root[i] = m->value_root[i];
+        m->grad_channel[i] = m->value_channel[i];
+    }
+    for (int i = m->n - 1; i >= 0; i--) {
+        dc_plan_node *node = &m->plan->nodes[i];
+        bool *wants = (bool *)node->wants, *accumulate = (bool *)node->accumulate;
+        if (!node->needs_grad || node->folded)
+            continue;
+        for (int k = 0; k < m->graph->nodes[i].n_inputs; k++) {
+            int x = node->sources[k];
+            if (!m->plan->nodes[x].needs_grad)
+                continue;
+            if (shares_gradient(m, i, x)) {
+                m->grad_root[x] = m->grad_root[i];
+                m->grad_channel[x] = m->grad_channel[i];
+            } else {
+                wants[k] = true;
+                accumulate[k] = written[x] || m->graph->nodes[x].batch_free;
+            }
+            mark_written(m, x, written);
+        }
+    }
+    free(written);
+    return DC_OK;
+}
+
+/* ---- lifetimes ---- */
+
+static void extend(interval *span, int step)
+{
+    if (span->begin > step)
+        span->begin = step;
+    if (span->end < step)
+        span->end = step;
+}
+
+static size_t tensor_bytes(const maker *m, int id)
+{
+    dc_shape s = m->graph->nodes[id].shape;
+    if (m->graph->nodes[id].op == DC_OP_CROSS_ENTROPY)
+        return 4 * sizeof(float);
+    size_t images = m->graph->nodes[id].batch_free ? 1 : (size_t)m->plan->rounded_batch;
+    return images * (size_t)s.c * (size_t)s.h * (size_t)s.w * sizeof(float);
+}
+
+static void value_lifetimes(maker *m)
+{
+    for (int i = 0; i < m->n; i++) {
+        const dc_node *node = &m->graph->nodes[i];
+        const dc_plan_node *planned = &m->plan->nodes[i];
+        if (!planned->active || node->op == DC_OP_INPUT || (node->op == DC_OP_RELU && planned->folded))
+            continue;
+        interval *mine = &m->values[m->value_root[i]];
+        extend(mine, i);
+        if (m->kept[i] || node->batch_free)
+            extend(mine, 2 * m->n);
+        if (planned->needs_grad && dc_op_backward_reads_output(node->op))
+            extend(mine, backward_step(m, i));
+        for (int k = 0; k < node->n_inputs; k++) {
+            interval *read = &m->values[m->value_root[planned->sources[k]]];
+            extend(read, i);
+            if (planned->needs_grad && dc_op_backward_reads_inputs(node->op))
+                extend(read, backward_step(m, i));
+        }
+    }
+    for (int i = 0; i < m->n; i++)
+        if (m->values[i].end >= 0 && m->graph->nodes[i].op != DC_OP_INPUT)
+            m->values[i].bytes = tensor_bytes(m, i);
+}
+
+static void gradient_lifetimes(maker *m)
+{
+    for (int i = 0; i < m->n; i++) {
+        const dc_node *node = &m->graph->nodes[i];
+        const dc_plan_node *planned = &m->plan->nodes[i];
+        if (!planned->needs_grad || (node->op == DC_OP_RELU && planned->folded) || node->op == DC_OP_CROSS_ENTROPY)
+            continue;
+        interval *mine = &m->grads[m->grad_root[i]];
+        extend(mine, backward_step(m, i));
+        if (m->last_reader[i] >= 0)
+            extend(mine, backward_step(m, m->last_reader[i]));
+        if (m->kept[i] || node->batch_free) {
+            extend(mine, m->n);
+            extend(mine, 2 * m->n);
+        }
+    }
+    for (int i = 0; i < m->n; i++)
+        if (m->grads[i].end >= 0)
+            m->grads[i].bytes = tensor_bytes(m, i);
+}
+
+static void extra_lifetimes(maker *m)
+{
+    for (int i = 0; i < m->n; i++) {
+        const dc_plan_node *planned = &m->plan->nodes[i];
+        if (!planned->active || planned->folded || m->graph->nodes[i].op == DC_OP_INPUT)
+            continue;
+        m->layout->extra(m->layout->context, m->graph, i, m->plan->batch, planned->relu_input, &m->saved[i].bytes,
+                         &m->forward_scratch[i].bytes, &m->backward_scratch[i].bytes);
+        extend(&m->saved[i], i);
+        extend(&m->forward_scratch[i], i);
+        if (planned->needs_grad) {
+            extend(&m->saved[i], backward_step(m, i));
+            extend(&m->backward_scratch[i], backward_step(m, i));
+        } else {
+            m->backward_scratch[i].bytes = 0;
+        }
+    }
+}
+
+/* ---- places: best fit among the gaps that are free at the step at which a stretch begins ---- */
+
+typedef struct gap {
+    size_t offset_bytes, bytes;
+} gap;
+
+typedef struct arena_state {
+    gap *gaps; /* sorted by offset, never adjacent; the last one is endless */
+    int n;
+    size_t top_bytes;
+} arena_state;
+
+static void take(arena_state *arena, interval *span)
+{
+    int best = arena->n - 1;
+    for (int i = 0; i < arena->n; i++)
+        if (arena->gaps[i].bytes >= span->bytes && arena->gaps[i].bytes < arena->gaps[best].bytes)
+            best = i;
+    gap *from = &arena->gaps[best];
+    span->offset_bytes = from->offset_bytes;
+    from->offset_bytes += span->bytes;
+    from->bytes -= span->bytes;
+    if (span->offset_bytes + span->bytes > arena->top_bytes)
+        arena->top_bytes = span->offset_bytes + span->bytes;
+    if (from->bytes == 0) {
+        memmove(from, from + 1, (size_t)(arena->n - best - 1) * sizeof *from);
+        arena->n--;
+    }
+}
+
+static void give(arena_state *arena, const interval *span)
+{
+    int at = 0;
+    while (arena->gaps[at].offset_bytes < span->offset_bytes)
+        at++;
+    gap *after = &arena->gaps[at], *before = at ? after - 1 : NULL;
+    bool joins_before = before && before->offset_bytes + before->bytes == span->offset_bytes;
+    bool joins_after = span->offset_bytes + span->bytes == after->offset_bytes;
+    if (joins_after) {
+        after->offset_bytes = span->offset_bytes;
+        after->bytes += span->bytes;
+        if (joins_before) {
+            before->bytes += after->bytes;
+            memmove(after, after + 1, (size_t)(arena->n - at - 1) * sizeof *after);
+            arena->n--;
+        }
+    } else if (joins_before) {
+        before->bytes += span->bytes;
+    } else {
+        memmove(after + 1, after, (size_t)(arena->n - at) * sizeof *after);
+        *after = (gap){span->offset_bytes, span->bytes};
+        arena->n++;
+    }
+}
+
+static int by_begin(const void *a, const void *b)
+{
+    const interval *x = *(interval *const *)a, *y = *(interval *const *)b;
+    if (x->begin != y->begin)
+        return x->begin < y->begin ? -1 : 1;
+    if (x->bytes != y->bytes)
+        return x->bytes > y->bytes ? -1 : 1;
+    return x < y ? -1 : x > y; /* the table's order: the same plan every time */
+}
+
+static int by_end(const void *a, const void *b)
+{
+    const interval *x = *(interval *const *)a, *y = *(interval *const *)b;
+    if (x->end != y->end)
+        return x->end < y->end ? -1 : 1;
+    return x < y ? -1 : x > y;
+}
+
+static dc_status assign_offsets(maker *m, interval *all, int n_all)
+{
+    interval **order = dc_alloc((size_t)n_all * 2 * sizeof *order);
+    arena_state arena = {.gaps = dc_alloc(((size_t)n_all + 2) * sizeof(gap)), .n = 1};
+    if (!order || !arena.gaps) {
+        free(order);
+        free(arena.gaps);
+        return DC_ERR_MEMORY;
+    }
+    int n = 0;
+    for (int i = 0; i < n_all; i++)
+        if (all[i].bytes) {
+            /* whole cache lines, and an odd number of them: equal tensors do not start in the same cache set */
+            all[i].bytes = ((all[i].bytes + 127) / 128 * 128) + 64;
+            order[n++] = &all[i];
+        }
+    interval **ending = order + n_all;
+    memcpy(ending, order, (size_t)n * sizeof *order);
+    qsort(order, (size_t)n, sizeof *order, by_begin);
+    qsort(ending, (size_t)n, sizeof *ending, by_end);
+    arena.gaps[0] = (gap){0, SIZE_MAX / 2};
+    for (int i = 0, e = 0; i < n; i++) {
+        for (; e < n && ending[e]->end < order[i]->begin; e++)
+            give(&arena, ending[e]);
+        take(&arena, order[i]);
+    }
+    m->plan->arena_bytes = arena.top_bytes;
+    free(order);
+    free(arena.gaps);
+    return DC_OK;
+}
+
+static void fill_places(maker *m)
+{
+    for (int i = 0; i < m->n; i++) {
+        dc_plan_node *node = &m->plan->nodes[i];
+        const interval *value = &m->values[m->value_root[i]], *grad = &m->grads[m->grad_root[i]];
+        const dc_place nowhere = {.offset_bytes = SIZE_MAX};
+        bool relu = node->folded && m->graph->nodes[i].op == DC_OP_RELU;
+        node->value =
+            !node->active || relu || !value->bytes
+                ? nowhere
+                : (dc_place){value->offset_bytes, m->graph->nodes[m->value_root[i]].shape.c, m->value_channel[i]};
+        node->grad = !node->needs_grad || relu || !grad->bytes
+                         ? nowhere
+                         : (dc_place){grad->offset_bytes, m->graph->nodes[m->grad_root[i]].shape.c, m->grad_channel[i]};
+        node->saved_offset_bytes = m->saved[i].bytes ? m->saved[i].offset_bytes : SIZE_MAX;
+        node->forward_scratch_offset_bytes =
+            m->forward_scratch[i].bytes ? m->forward_scratch[i].offset_bytes : SIZE_MAX;
+        node->backward_scratch_offset_bytes =
+            m->backward_scratch[i].bytes ? m->backward_scratch[i].offset_bytes : SIZE_MAX;
+    }
+}
+
+/* ---- making ---- */
+
+static dc_status make(maker *m, interval *all)
+{
+    const interval unused = {.begin = 1 << 30, .end = -1};
+    for (int i = 0; i < 5 * m->n; i++)
+        all[i] = unused;
+    mark_active(m);
+    fold_relus(m);
+    count_readers(m);
+    DC_TRY(place_concats(m));
+    mark_gradients(m);
+    DC_TRY(order_gradient_writes(m));
+    value_lifetimes(m);
+    gradient_lifetimes(m);
+    extra_lifetimes(m);
+    DC_TRY(assign_offsets(m, all, 5 * m->n));
+    fill_places(m);
+    return DC_OK;
+}
+
+/* The plan with its arrays; sources are the graph's own inputs until a relu is folded. */
+static dc_status allocate(const dc_graph *graph, dc_plan *plan)
+{
+    size_t n_inputs = 0;
+    for (int i = 0; i < graph->n_nodes; i++)
+        n_inputs += (size_t)graph->nodes[i].n_inputs;
+    plan->nodes = dc_alloc_zeroed((size_t)graph->n_nodes * sizeof *plan->nodes);
+    plan->storage = dc_alloc_zeroed(sizeof *plan->storage);
+    if (!plan->nodes || !plan->storage)
+        return DC_ERR_MEMORY;
+    int *sources = plan->storage->sources = dc_alloc((n_inputs + 1) * sizeof *sources);
+    bool *flags = plan->storage->flags = dc_alloc_zeroed(2 * n_inputs + 1);
+    if (!sources || !flags)
+        return DC_ERR_MEMORY;
+    for (int i = 0; i < graph->n_nodes; i++) {
+        size_t n = (size_t)graph->nodes[i].n_inputs;
+        if (n)
+            memcpy(sources, graph->nodes[i].inputs, n * sizeof *sources);
+        plan->nodes[i].sources = sources;
+        plan->nodes[i].wants = flags;
+        plan->nodes[i].accumulate = flags + n;
+        sources += n;
+        flags += 2 * n;
+    }
+    return DC_OK;
+}
+
+dc_status dc_plan_create(const dc_graph *graph, const dc_plan_layout *layout, const dc_plan_options *options,
+                         dc_plan **plan_out)
+{
+    DC_TRY(dc_graph_check(graph));
+    if (options->batch < 1)
+        return dc_fail(DC_ERR_INPUT, "batch %d: at least one image is needed", options->batch);
+    dc_plan *plan = dc_alloc_zeroed(sizeof *plan);
+    if (!plan)
+        return DC_ERR_MEMORY;
+    plan->graph = graph;
+    plan->batch = options->batch;
+    plan->rounded_batch = (options->batch + layout->lane - 1) / layout->lane * layout->lane;
+    plan->training = options->training;
+    size_t n = (size_t)graph->n_nodes;
+    int *ints = dc_alloc_zeroed(6 * n * sizeof *ints);
+    bool *kept = dc_alloc_zeroed(n);
+    interval *all = dc_alloc(5 * n * sizeof *all);
+    dc_status status = ints && kept && all ? allocate(graph, plan) : DC_ERR_MEMORY;
+    if (status == DC_OK) {
+        maker m = {graph,    layout,  options,      plan,         (int)n,       ints,
+                   ints + n, kept,    ints + 2 * n, ints + 3 * n, ints + 4 * n, ints + 5 * n,
+                   all,      all + n, all + 2 * n,  all + 3 * n,  all + 4 * n};
+        status = make(&m, all);
+    }
+    free(ints);
+    free(kept);
+    free(all);
+    if (status != DC_OK) {
+        dc_plan_destroy(plan);
+        return status;
+    }
+    *plan_out = plan;
+    return DC_OK;
+}
+
+void dc_plan_destroy(dc_plan *plan)
+{
+    if (!plan)
+        return;
+    if (plan->storage) {
+        free(plan->storage->sources);
+        free(plan->storage->flags);
+    }
+    free(plan->storage);
+    free(plan->nodes);
+    free(plan);
+}
