@@ -1,0 +1,259 @@
+#include "comm/comm.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum {
+    CHUNK = 1 << 28, /* elements of one MPI call: its counts are ints */
+    MESSAGE_CHARS = 1024,
+    CODE_BITS = 8,
+    RANK_BITS = 32
+};
+
+dc_status dc_comm_mpi_error(int code, const char *call)
+{
+    char text[MPI_MAX_ERROR_STRING];
+    int length = 0;
+    if (MPI_Error_string(code, text, &length) != MPI_SUCCESS)
+        snprintf(text, sizeof text, "error %d", code);
+    return dc_fail(DC_ERR_COMM, "%.*s failed: %s", (int)strcspn(call, "("), call, text);
+}
+
+/* ---- life ----------------------------------------------------------------------------------------------------------
+ */
+
+static dc_status describe(dc_comm *comm)
+{
+    MPI_Comm node;
+    DC_MPI(MPI_Comm_rank(comm->mpi, &comm->rank));
+    DC_MPI(MPI_Comm_size(comm->mpi, &comm->size));
+    DC_MPI(MPI_Comm_split_type(comm->mpi, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &node));
+    DC_MPI(MPI_Comm_rank(node, &comm->local_rank));
+    DC_MPI(MPI_Comm_size(node, &comm->local_size));
+    DC_MPI(MPI_Comm_free(&node));
+    return DC_OK;
+}
+
+static dc_status init_world(int threads, dc_comm *world)
+{
+    if (threads < MPI_THREAD_MULTIPLE)
+        return dc_fail(DC_ERR_COMM, "this MPI offers thread level %d only; MPI_THREAD_MULTIPLE (%d) is needed", threads,
+                       MPI_THREAD_MULTIPLE);
+    /* Communicators made from these inherit the handler. */
+    DC_MPI(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN));
+    DC_MPI(MPI_Comm_set_errhandler(MPI_COMM_SELF, MPI_ERRORS_RETURN));
+    world->mpi = MPI_COMM_WORLD;
+    DC_TRY(describe(world));
+    DC_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &world->last));
+    return DC_OK;
+}
+
+dc_status dc_comm_init(int *argc, char ***argv, dc_comm *world)
+{
+    int threads = 0;
+    *world = (dc_comm){.mpi = MPI_COMM_NULL, .last = MPI_COMM_NULL};
+    /* Without mpirun Open MPI would start a daemon beside us, only for MPI_Comm_spawn. */
+    setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
+    DC_MPI(MPI_Init_thread(argc, argv, MPI_THREAD_MULTIPLE, &threads));
+    dc_status status = init_world(threads, world);
+    if (status != DC_OK)
+        MPI_Finalize();
+    return status;
+}
+
+/* Waits asleep: blocking MPI calls spin on a core that another rank's threads may need. seconds < 0: for ever. */
+static dc_status wait_asleep(MPI_Request *request, double seconds, bool *done)
+{
+    const struct timespec pause = {.tv_nsec = 1000000};
+    double start = MPI_Wtime();
+    for (;;) {
+        int flag = 0;
+        DC_MPI(MPI_Test(request, &flag, MPI_STATUS_IGNORE));
+        *done = flag;
+        if (flag || (seconds >= 0 && MPI_Wtime() - start > seconds))
+            return DC_OK;
+        nanosleep(&pause, NULL);
+    }
+}
+
+static dc_status barrier_within(MPI_Comm mpi, double seconds, bool *done)
+{
+    MPI_Request request;
+    DC_MPI(MPI_Ibarrier(mpi, &request));
+    return wait_asleep(&request, seconds, done);
+}
+
+dc_status dc_comm_end(const dc_comm *world, dc_status mine)
+{
+    if (world->size == 1)
+        return mine;
+    /* An interrupted rank waits: rank 0 may be writing the checkpoint. */
+    bool alone = mine != DC_OK && mine != DC_INTERRUPTED;
+    bool joined = false;
+    dc_comm last = *world;
+    last.mpi = world->last;
+    dc_status status = barrier_within(last.mpi, alone ? DC_COMM_END_SECONDS : -1, &joined);
+    if (!joined)
+        dc_comm_abort(alone ? mine : status);
+    return dc_comm_agree(&last, mine);
+}
+
+void dc_comm_finalize(dc_comm *world)
+{
+    if (world->last != MPI_COMM_NULL)
+        MPI_Comm_free(&world->last);
+    MPI_Finalize();
+    *world = (dc_comm){.mpi = MPI_COMM_NULL, .last = MPI_COMM_NULL};
+}
+
+_Noreturn void dc_comm_abort(dc_status status)
+{
+    int rank = 0, size = 1, code = dc_status_exit_code(status);
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &size);
+    fflush(stdout);
+    if (size > 1)
+        fprintf(stderr, "dcanas: rank %d: %s\n", rank, dc_status_message());
+    else
+        fprintf(stderr, "dcanas: %s\n", dc_status_message());
+    fflush(stderr);
+    MPI_Abort(MPI_COMM_WORLD, code);
+    _Exit(code);
+}
+
+/* ---- groups --------------------------------------------------------------------------------------------------------
+ */
+
+dc_status dc_comm_split(const dc_comm *comm, int color, dc_comm *group)
+{
+    *group = (dc_comm){.mpi = MPI_COMM_NULL, .last = MPI_COMM_NULL};
+    DC_MPI(MPI_Comm_split(comm->mpi, color < 0 ? MPI_UNDEFINED : color, comm->rank, &group->mpi));
+    return group->mpi == MPI_COMM_NULL ? DC_OK : describe(group);
+}
+
+dc_status dc_comm_duplicate(const dc_comm *comm, dc_comm *copy)
+{
+    *copy = *comm;
+    copy->mpi = copy->last = MPI_COMM_NULL;
+    DC_MPI(MPI_Comm_dup(comm->mpi, &copy->mpi));
+    return DC_OK;
+}
+
+dc_comm dc_comm_self(void)
+{
+    return (dc_comm){.mpi = MPI_COMM_SELF, .size = 1, .local_size = 1, .last = MPI_COMM_NULL};
+}
+
+void dc_comm_clear(dc_comm *comm)
+{
+    if (comm->size > 0 && comm->mpi != MPI_COMM_NULL && comm->mpi != MPI_COMM_SELF && comm->mpi != MPI_COMM_WORLD)
+        MPI_Comm_free(&comm->mpi);
+    *comm = (dc_comm){.mpi = MPI_COMM_NULL, .last = MPI_COMM_NULL};
+}
+
+/* ---- agreement -----------------------------------------------------------------------------------------------------
+ */
+
+static int gravity(dc_status status)
+{
+    switch (status) {
+    case DC_OK:
+        return 0;
+    case DC_INTERRUPTED:
+        return 1;
+    case DC_ERR_COMM:
+        return 2;
+    default:
+        return 3;
+    }
+}
+
+dc_status dc_comm_agree(const dc_comm *comm, dc_status mine)
+{
+    if (comm->size == 1)
+        return mine;
+    /* One number whose maximum is the gravest failure of the lowest rank. */
+    int64_t verdict = (int64_t)gravity(mine) << (RANK_BITS + CODE_BITS) |
+                      (int64_t)(comm->size - 1 - comm->rank) << CODE_BITS | (int64_t)mine;
+    DC_MPI(MPI_Allreduce(MPI_IN_PLACE, &verdict, 1, MPI_INT64_T, MPI_MAX, comm->mpi));
+    dc_status worst = (dc_status)(verdict & ((1 << CODE_BITS) - 1));
+    if (worst == DC_OK)
+        return DC_OK;
+    int rank = comm->size - 1 - (int)(verdict >> CODE_BITS & UINT32_MAX);
+    char text[MESSAGE_CHARS];
+    snprintf(text, sizeof text, "%s", dc_status_message());
+    DC_MPI(MPI_Bcast(text, MESSAGE_CHARS, MPI_CHAR, rank, comm->mpi));
+    return gravity(mine) < gravity(worst) ? dc_fail(worst, "rank %d: %s", rank, text) : worst;
+}
+
+dc_status dc_comm_any(const dc_comm *comm, bool mine, bool *any)
+{
+    int flag = mine;
+    if (comm->size > 1)
+        DC_MPI(MPI_Allreduce(MPI_IN_PLACE, &flag, 1, MPI_INT, MPI_LOR, comm->mpi));
+    *any = flag;
+    return DC_OK;
+}
+
+/* ---- collectives ---------------------------------------------------------------------------------------------------
+ */
+
+dc_status dc_comm_barrier(const dc_comm *comm)
+{
+    bool done;
+    return comm->size == 1 ? DC_OK : barrier_within(comm->mpi, -1, &done);
+}
+
+dc_status dc_comm_bcast(const dc_comm *comm, int root, void *bytes, size_t size_bytes)
+{
+    if (comm->size == 1)
+        return DC_OK;
+    for (size_t at = 0; at < size_bytes; at += CHUNK) {
+        int n = size_bytes - at < CHUNK ? (int)(size_bytes - at) : CHUNK;
+        DC_MPI(MPI_Bcast((char *)bytes + at, n, MPI_BYTE, root, comm->mpi));
+    }
+    return DC_OK;
+}
+
+static dc_status reduce(const dc_comm *comm, void *values, size_t n, size_t item_bytes, MPI_Datatype type, MPI_Op op)
+{
+    if (comm->size == 1)
+        return DC_OK;
+    for (size_t at = 0; at < n; at += CHUNK) {
+        int count = n - at < CHUNK ? (int)(n - at) : CHUNK;
+        DC_MPI(MPI_Allreduce(MPI_IN_PLACE, (char *)values + at * item_bytes, count, type, op, comm->mpi));
+    }
+    return DC_OK;
+}
+
+dc_status dc_comm_sum_doubles(const dc_comm *comm, double *values, size_t n)
+{
+    return reduce(comm, values, n, sizeof *values, MPI_DOUBLE, MPI_SUM);
+}
+
+dc_status dc_comm_sum_floats(const dc_comm *comm, float *values, size_t n)
+{
+    return reduce(comm, values, n, sizeof *values, MPI_FLOAT, MPI_SUM);
+}
+
+dc_status dc_comm_sum_int64(const dc_comm *comm, int64_t *values, size_t n)
+{
+    return reduce(comm, values, n, sizeof *values, MPI_INT64_T, MPI_SUM);
+}
+
+dc_status dc_comm_max_doubles(const dc_comm *comm, double *values, size_t n)
+{
+    return reduce(comm, values, n, sizeof *values, MPI_DOUBLE, MPI_MAX);
+}
+
+dc_status dc_comm_max_floats(const dc_comm *comm, float *values, size_t n)
+{
+    return reduce(comm, values, n, sizeof *values, MPI_FLOAT, MPI_MAX);
+}
+
+dc_status dc_comm_max_int64(const dc_comm *comm, int64_t *values, size_t n)
+{
+    return reduce(comm, values, n, sizeof *values, MPI_INT64_T, MPI_MAX);
+}
