@@ -8,6 +8,7 @@
 #define DC_NN_PARAMS_H
 
 #include "backend/backend.h"
+#include "base/state.h"
 
 typedef struct dc_stored_param {
     dc_param param;
@@ -44,6 +45,11 @@ dc_status dc_params_bind(const dc_params *params, const dc_graph *graph, float *
  * (caller frees with free()). */
 dc_status dc_params_segments(const dc_params *params, const dc_graph *graph, dc_role role, int *n,
                              dc_segment **segments);
+
+/* Plain copies of the store's values (and optimizer moments, if moments) to and from arrays below `prefix` of a state
+ * file. Loading refuses a file whose parameters differ in name, shape, role or order. Not collective. */
+dc_status dc_params_save(const dc_params *params, dc_state *state, const char *prefix, bool moments);
+dc_status dc_params_load(dc_params *params, dc_state *state, const char *prefix, bool moments);
 
 /* Host copies of one parameter's values. */
 dc_status dc_params_read(const dc_params *params, int item, float *host);
