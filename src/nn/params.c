@@ -165,7 +165,7 @@ static dc_status find(const dc_params *params, const char *name, const dc_stored
 dc_status dc_params_bind(const dc_params *params, const dc_graph *graph, float **values, float **grads)
 {
     for (int i = 0; i < graph->n_params; i++) {
-        const dc_stored_param *item;
+        const dc_stored_param *item = NULL;
         DC_TRY(find(params, graph->params[i].name, &item));
         values[i] = params->values + item->offset;
         if (grads)
