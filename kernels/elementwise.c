@@ -1,0 +1,103 @@
+/* Element by element at the speed of memory: relu, copy, zero, a factor per image, dropout. */
+#include "internal.h"
+#include "philox.h"
+#include "plane.h"
+
+#include <string.h>
+
+void DCK(relu_forward)(dck_view x, dck_view y, int blocks, int threads)
+{
+    const dck_pieces pieces = dck_cut(y, blocks);
+#pragma omp parallel for schedule(static) num_threads(threads) if (pieces.threaded)
+    for (int t = 0; t < pieces.count; t++) {
+        dck_piece piece = dck_piece_at(&pieces, t);
+        const dck_vec *from = (const dck_vec *)dck_at(x, piece);
+        dck_vec *to = (dck_vec *)dck_at(y, piece);
+        for (size_t v = 0; v < piece.floats / DCK_VECTOR; v++)
+            to[v] = dck_relu(from[v]);
+    }
+}
+
+void DCK(relu_backward)(dck_view y, dck_view dy, dck_view dx, bool accumulate, int blocks, int threads)
+{
+    const dck_pieces pieces = dck_cut(y, blocks);
+#pragma omp parallel for schedule(static) num_threads(threads) if (pieces.threaded)
+    for (int t = 0; t < pieces.count; t++) {
+        dck_piece piece = dck_piece_at(&pieces, t);
+        const dck_vec *value = (const dck_vec *)dck_at(y, piece), *from = (const dck_vec *)dck_at(dy, piece);
+        dck_vec *to = (dck_vec *)dck_at(dx, piece);
+        for (size_t v = 0; v < piece.floats / DCK_VECTOR; v++)
+            dck_put(to + v, dck_where(value[v] > 0, from[v]), accumulate);
+    }
+}
+
+void DCK(copy)(dck_view x, dck_view y, bool accumulate, int blocks, int threads)
+{
+    const dck_pieces pieces = dck_cut(y, blocks);
+#pragma omp parallel for schedule(static) num_threads(threads) if (pieces.threaded)
+    for (int t = 0; t < pieces.count; t++) {
+        dck_piece piece = dck_piece_at(&pieces, t);
+        const float *from = dck_at(x, piece);
+        float *to = dck_at(y, piece);
+        if (accumulate)
+            for (size_t v = 0; v < piece.floats / DCK_VECTOR; v++)
+                ((dck_vec *)to)[v] += ((const dck_vec *)from)[v];
+        else
+            memcpy(to, from, piece.floats * sizeof(float));
+    }
+}
+
+void DCK(zero)(dck_view y, int blocks, int threads)
+{
+    const dck_pieces pieces = dck_cut(y, blocks);
+#pragma omp parallel for schedule(static) num_threads(threads) if (pieces.threaded)
+    for (int t = 0; t < pieces.count; t++) {
+        dck_piece piece = dck_piece_at(&pieces, t);
+        memset(dck_at(y, piece), 0, piece.floats * sizeof(float));
+    }
+}
+
+void DCK(scale_images)(dck_view x, const float *factor, dck_view y, bool accumulate, int blocks, int threads)
+{
+    const dck_pieces pieces = dck_cut(y, blocks);
+#pragma omp parallel for schedule(static) num_threads(threads) if (pieces.threaded)
+    for (int t = 0; t < pieces.count; t++) {
+        dck_piece piece = dck_piece_at(&pieces, t);
+        const dck_vec *from = (const dck_vec *)dck_at(x, piece);
+        const dck_vec *by = (const dck_vec *)(factor + (size_t)piece.block * DCK_LANES);
+        dck_vec *to = (dck_vec *)dck_at(y, piece);
+        for (size_t v = 0; v < piece.floats / DCK_VECTOR; v += DCK_PER_PIXEL)
+            for (int p = 0; p < DCK_PER_PIXEL; p++)
+                dck_put(to + v + p, from[v + (size_t)p] * by[p], accumulate);
+    }
+}
+
+/* Four neighbouring elements of an image share one Philox block: word e % 4 of counter image * ceil(elements / 4) + e /
+ * 4 decides element e. The masks are computed again in backward, which is cheaper than keeping them. */
+void DCK(dropout)(dck_view x, dck_view y, bool accumulate, float rate, uint64_t seed, uint64_t stream, uint32_t step,
+                  uint32_t first_image, int blocks, int threads)
+{
+    enum { WORDS = 4 };
+    const int elements = y.c * y.h * y.w, groups = (elements + WORDS - 1) / WORDS, tasks = blocks * groups;
+    const float scale = 1 / (1 - rate);
+#pragma omp parallel for schedule(static) num_threads(threads) if ((size_t)tasks * WORDS * DCK_LANES > 4096)
+    for (int t = 0; t < tasks; t++) {
+        const int block = t / groups, group = t % groups;
+        float factor[WORDS][DCK_LANES];
+        for (int lane = 0; lane < DCK_LANES; lane++) {
+            uint64_t image = (uint64_t)first_image + (uint64_t)(block * DCK_LANES + lane);
+            uint32_t word[WORDS];
+            dck_philox(seed, stream, step, image * (uint64_t)groups + (uint64_t)group, word);
+            for (int e = 0; e < WORDS; e++)
+                factor[e][lane] = dck_philox_unit(word[e]) < rate ? 0 : scale;
+        }
+        const size_t first = (size_t)group * WORDS * DCK_LANES;
+        const float *from = x.data + (size_t)block * x.stride + first;
+        float *to = y.data + (size_t)block * y.stride + first;
+        for (int e = 0; e < WORDS && group * WORDS + e < elements; e++)
+            for (int lane = 0; lane < DCK_LANES; lane++) {
+                float d = from[e * DCK_LANES + lane] * factor[e][lane];
+                to[e * DCK_LANES + lane] = accumulate ? to[e * DCK_LANES + lane] + d : d;
+            }
+    }
+}

@@ -1,0 +1,247 @@
+/* Batch norm (Ioffe and Szegedy 2015).
+ *
+ * forward, training: x is read for its moments, read again and y written: 12 bytes an element from memory, 8 where a
+ * layer fits in cache. backward: x and dy are read for two sums, read again, dx written: 20 bytes. Both run at the
+ * speed of memory.
+ *
+ * Moments are taken in one pass over chunks of a plane, shifted by the chunk's first pixel: a number of the chunk
+ * itself lies at most sqrt(chunk) deviations from its mean, so that float sums of squares keep their digits whatever
+ * the mean is. Chunks, blocks and channels are then added in double in a fixed order. */
+#include "internal.h"
+#include "plane.h"
+
+#include <math.h>
+#include <string.h>
+
+enum {
+    CHUNK_PIXELS = 256,
+    WAYS = DCK_PER_PIXEL > 4 ? DCK_PER_PIXEL : 4 /* independent accumulators, a whole number of pixels */
+};
+
+/* Adds to sums[0] the sum and to sums[1] the sum of squares of a chunk's first `lanes` images. */
+static void chunk_moments(const dck_vec *x, int pixels, int lanes, double sums[2])
+{
+    dck_vec shift[WAYS], first[WAYS], second[WAYS];
+    for (int w = 0; w < WAYS; w++) {
+        shift[w] = x[w % DCK_PER_PIXEL];
+        first[w] = second[w] = (dck_vec){0};
+    }
+    int vectors = pixels * DCK_PER_PIXEL, v = 0;
+    for (; v + WAYS <= vectors; v += WAYS)
+        for (int w = 0; w < WAYS; w++) {
+            dck_vec d = x[v + w] - shift[w];
+            first[w] += d;
+            second[w] += d * d;
+        }
+    for (int w = 0; v < vectors; v++, w++) {
+        dck_vec d = x[v] - shift[w];
+        first[w] += d;
+        second[w] += d * d;
+    }
+    for (int w = DCK_PER_PIXEL; w < WAYS; w++) {
+        first[w % DCK_PER_PIXEL] += first[w];
+        second[w % DCK_PER_PIXEL] += second[w];
+    }
+    float m[DCK_LANES], s[DCK_LANES], q[DCK_LANES];
+    memcpy(m, shift, sizeof m);
+    memcpy(s, first, sizeof s);
+    memcpy(q, second, sizeof q);
+    for (int lane = 0; lane < lanes; lane++) {
+        double mean = m[lane], sum = s[lane];
+        sums[0] += sum + pixels * mean;
+        sums[1] += q[lane] + mean * (2 * sum + pixels * mean);
+    }
+}
+
+/* Adds to sums[0] the sum of dy and to sums[1] the sum of dy * (x - mean) of a chunk's first `lanes` images. */
+static void chunk_products(const dck_vec *x, const dck_vec *dy, float mean, int pixels, int lanes, double sums[2])
+{
+    dck_vec first[WAYS], second[WAYS];
+    for (int w = 0; w < WAYS; w++)
+        first[w] = second[w] = (dck_vec){0};
+    int vectors = pixels * DCK_PER_PIXEL, v = 0;
+    for (; v + WAYS <= vectors; v += WAYS)
+        for (int w = 0; w < WAYS; w++) {
+            first[w] += dy[v + w];
+            second[w] += dy[v + w] * (x[v + w] - mean);
+        }
+    for (int w = 0; v < vectors; v++, w++) {
+        first[w] += dy[v];
+        second[w] += dy[v] * (x[v] - mean);
+    }
+    for (int w = DCK_PER_PIXEL; w < WAYS; w++) {
+        first[w % DCK_PER_PIXEL] += first[w];
+        second[w % DCK_PER_PIXEL] += second[w];
+    }
+    float s[DCK_LANES], q[DCK_LANES];
+    memcpy(s, first, sizeof s);
+    memcpy(q, second, sizeof q);
+    for (int lane = 0; lane < lanes; lane++) {
+        sums[0] += s[lane];
+        sums[1] += q[lane];
+    }
+}
+
+static void plane_moments(dck_view x, int block, int channel, int lanes, double sums[2])
+{
+    const dck_vec *plane = (const dck_vec *)dck_plane(x, block, channel);
+    sums[0] = sums[1] = 0;
+    for (int pixel = 0, pixels = x.h * x.w; pixel < pixels; pixel += CHUNK_PIXELS) {
+        int count = pixels - pixel < CHUNK_PIXELS ? pixels - pixel : CHUNK_PIXELS;
+        chunk_moments(plane + (size_t)pixel * DCK_PER_PIXEL, count, lanes, sums);
+    }
+}
+
+static void plane_products(dck_view x, dck_view dy, float mean, int block, int channel, int lanes, double sums[2])
+{
+    const dck_vec *x_plane = (const dck_vec *)dck_plane(x, block, channel);
+    const dck_vec *dy_plane = (const dck_vec *)dck_plane(dy, block, channel);
+    sums[0] = sums[1] = 0;
+    for (int pixel = 0, pixels = x.h * x.w; pixel < pixels; pixel += CHUNK_PIXELS) {
+        int count = pixels - pixel < CHUNK_PIXELS ? pixels - pixel : CHUNK_PIXELS;
+        size_t offset = (size_t)pixel * DCK_PER_PIXEL;
+        chunk_products(x_plane + offset, dy_plane + offset, mean, count, lanes, sums);
+    }
+}
+
+/* The sums of one channel over all blocks; partial: [blocks][channels][2]. */
+static void channel_sums(const double *partial, int blocks, int channels, int channel, double sums[2])
+{
+    sums[0] = sums[1] = 0;
+    for (int b = 0; b < blocks; b++) {
+        const double *p = partial + 2 * ((size_t)b * (size_t)channels + (size_t)channel);
+        sums[0] += p[0];
+        sums[1] += p[1];
+    }
+}
+
+static void finish_statistics(const dck_norm *k, const double sums[2], double count, int channel, int channels)
+{
+    double mean = sums[0] / count, variance = sums[1] / count - mean * mean;
+    if (variance < 0)
+        variance = 0;
+    double unbiased = count > 1 ? variance * count / (count - 1) : variance;
+    k->mean[channel] += k->momentum * ((float)mean - k->mean[channel]);
+    k->variance[channel] += k->momentum * ((float)unbiased - k->variance[channel]);
+    k->saved[channel] = (float)mean;
+    k->saved[channels + channel] = (float)(1 / sqrt(variance + (double)k->epsilon));
+}
+
+static void apply(const dck_norm *k, const float *x, float *y, size_t floats, float mean, float inverse, int channel)
+{
+    const float scale = k->gamma ? k->gamma[channel] * inverse : inverse;
+    const float shift = k->beta ? k->beta[channel] : 0;
+    const dck_vec *from = (const dck_vec *)x;
+    dck_vec *to = (dck_vec *)y;
+    for (size_t v = 0, n = floats / DCK_VECTOR; v < n; v++)
+        to[v] = (from[v] - mean) * scale + shift;
+}
+
+size_t DCK(norm_scratch_bytes)(dck_view x, int blocks, int threads)
+{
+    (void)threads;
+    return 2 * sizeof(double) * ((size_t)blocks + 1) * (size_t)x.c;
+}
+
+void DCK(norm_forward)(const dck_norm *k, dck_view x, dck_view y, int n, bool training, void *scratch, int threads)
+{
+    const int blocks = dck_blocks_of(n), channels = x.c, tasks = blocks * channels;
+    const size_t floats = dck_plane_floats(x);
+    double *partial = scratch;
+#pragma omp parallel num_threads(threads) if (floats * (size_t)tasks > DCK_SERIAL_FLOATS)
+    {
+        if (training) {
+#pragma omp for schedule(static)
+            for (int t = 0; t < tasks; t++) {
+                int block = t / channels;
+                plane_moments(x, block, t % channels, dck_lanes_of(block, n), partial + 2 * (size_t)t);
+            }
+#pragma omp for schedule(static)
+            for (int c = 0; c < channels; c++) {
+                double sums[2];
+                channel_sums(partial, blocks, channels, c, sums);
+                finish_statistics(k, sums, (double)n * x.h * x.w, c, channels);
+            }
+        }
+#pragma omp for schedule(static)
+        for (int t = 0; t < tasks; t++) {
+            int block = t / channels, c = t % channels;
+            float mean = training ? k->saved[c] : k->mean[c];
+            float inverse = training ? k->saved[channels + c] : 1 / sqrtf(k->variance[c] + k->epsilon);
+            apply(k, dck_plane(x, block, c), dck_plane(y, block, c), floats, mean, inverse, c);
+        }
+    }
+}
+
+/* dx = a * dy + b + c * (x - mean): the gradient through the batch's mean and variance. */
+typedef struct gradient {
+    float mean, a, b, c;
+} gradient;
+
+static void differentiate(gradient g, const float *x, const float *dy, float *dx, bool accumulate, size_t floats)
+{
+    const dck_vec *xs = (const dck_vec *)x, *dys = (const dck_vec *)dy;
+    dck_vec *dxs = (dck_vec *)dx;
+    const size_t n = floats / DCK_VECTOR;
+    if (accumulate)
+        for (size_t v = 0; v < n; v++)
+            dxs[v] += g.a * dys[v] + (g.b + g.c * (xs[v] - g.mean));
+    else
+        for (size_t v = 0; v < n; v++)
+            dxs[v] = g.a * dys[v] + (g.b + g.c * (xs[v] - g.mean));
+}
+
+/* The same for a block with empty lanes, whose gradients stay zero. */
+static void differentiate_lanes(gradient g, const float *x, const float *dy, float *dx, bool accumulate, size_t floats,
+                                int lanes)
+{
+    for (size_t i = 0; i < floats; i += DCK_LANES)
+        for (int lane = 0; lane < DCK_LANES; lane++) {
+            float d = g.a * dy[i + lane] + (g.b + g.c * (x[i + lane] - g.mean));
+            dx[i + lane] = (accumulate ? dx[i + lane] : 0) + (lane < lanes ? d : 0);
+        }
+}
+
+void DCK(norm_backward)(const dck_norm *k, dck_view x, dck_view dy, dck_view dx, bool accumulate, float *dgamma,
+                        float *dbeta, int n, void *scratch, int threads)
+{
+    const int blocks = dck_blocks_of(n), channels = x.c, tasks = blocks * channels;
+    const size_t floats = dck_plane_floats(x);
+    double *partial = scratch, *total = partial + 2 * (size_t)tasks;
+    const double count = (double)n * x.h * x.w;
+#pragma omp parallel num_threads(threads) if (floats * (size_t)tasks > DCK_SERIAL_FLOATS)
+    {
+#pragma omp for schedule(static)
+        for (int t = 0; t < tasks; t++) {
+            int block = t / channels, c = t % channels;
+            plane_products(x, dy, k->saved[c], block, c, dck_lanes_of(block, n), partial + 2 * (size_t)t);
+        }
+#pragma omp for schedule(static)
+        for (int c = 0; c < channels; c++) {
+            double *sums = total + 2 * (size_t)c;
+            channel_sums(partial, blocks, channels, c, sums);
+            if (dgamma)
+                dgamma[c] = (float)(sums[1] * (double)k->saved[channels + c]);
+            if (dbeta)
+                dbeta[c] = (float)sums[0];
+        }
+        if (dx.data) {
+#pragma omp for schedule(static)
+            for (int t = 0; t < tasks; t++) {
+                int block = t / channels, c = t % channels, lanes = dck_lanes_of(block, n);
+                double inverse = (double)k->saved[channels + c];
+                double a = k->gamma ? (double)k->gamma[c] * inverse : inverse;
+                gradient g = {.mean = k->saved[c],
+                              .a = (float)a,
+                              .b = (float)(-a * total[2 * c] / count),
+                              .c = (float)(-a * inverse * inverse * total[2 * c + 1] / count)};
+                const float *x_plane = dck_plane(x, block, c), *dy_plane = dck_plane(dy, block, c);
+                float *dx_plane = dck_plane(dx, block, c);
+                if (lanes == DCK_LANES)
+                    differentiate(g, x_plane, dy_plane, dx_plane, accumulate, floats);
+                else
+                    differentiate_lanes(g, x_plane, dy_plane, dx_plane, accumulate, floats, lanes);
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+/* What the kernels that stream through memory share: planes, pieces of equal work, lanes. */
+#ifndef DCK_PLANE_H
+#define DCK_PLANE_H
+
+#include "kernels.h"
+#include "vector.h"
+
+/* Below this many floats one thread does the work: waking others costs more than it saves. */
+enum { DCK_SERIAL_FLOATS = 1 << 15 };
+
+/* Streaming kernels cut a block's contiguous c*h*w*16 floats into pieces; a piece is one thread's task. */
+enum { DCK_PIECE_FLOATS = 1 << 14 };
+
+typedef struct dck_pieces {
+    size_t block_floats;
+    int per_block, count;
+    bool threaded;
+} dck_pieces;
+
+typedef struct dck_piece {
+    int block;
+    size_t first, floats; /* in the block */
+} dck_piece;
+
+static inline dck_pieces dck_cut(dck_view view, int blocks)
+{
+    size_t floats = (size_t)view.c * (size_t)view.h * (size_t)view.w * DCK_LANES;
+    int per_block = (int)((floats + DCK_PIECE_FLOATS - 1) / DCK_PIECE_FLOATS);
+    return (dck_pieces){.block_floats = floats,
+                        .per_block = per_block,
+                        .count = per_block * blocks,
+                        .threaded = floats * (size_t)blocks > DCK_SERIAL_FLOATS};
+}
+
+static inline dck_piece dck_piece_at(const dck_pieces *pieces, int task)
+{
+    size_t first = (size_t)(task % pieces->per_block) * DCK_PIECE_FLOATS, left = pieces->block_floats - first;
+    return (dck_piece){
+        .block = task / pieces->per_block, .first = first, .floats = left < DCK_PIECE_FLOATS ? left : DCK_PIECE_FLOATS};
+}
+
+static inline float *dck_at(dck_view view, dck_piece piece)
+{
+    return view.data + (size_t)piece.block * view.stride + piece.first;
+}
+
+static inline size_t dck_plane_floats(dck_view view)
+{
+    return (size_t)view.h * (size_t)view.w * DCK_LANES;
+}
+
+static inline float *dck_plane(dck_view view, int block, int channel)
+{
+    return view.data + (size_t)block * view.stride + (size_t)channel * dck_plane_floats(view);
+}
+
+/* How many lanes of a block hold images, of n in all. */
+static inline int dck_lanes_of(int block, int n)
+{
+    int left = n - block * DCK_LANES;
+    return left < DCK_LANES ? left : DCK_LANES;
+}
+
+static inline int dck_blocks_of(int n)
+{
+    return (n + DCK_LANES - 1) / DCK_LANES;
+}
+
+DCK_INLINE void dck_put(dck_vec *to, dck_vec value, bool accumulate)
+{
+    if (accumulate)
+        *to += value;
+    else
+        *to = value;
+}
+
+#endif

@@ -1,0 +1,288 @@
+/* Max and average pooling, any kernel, stride and padding; average counts only positions inside the image.
+ *
+ * A row of outputs is made for one vector of a pixel at a time, walking along the row. A 3x3 window's columns are
+ * shared with its neighbours', so each column of inputs is reduced once and kept in a register: three loads an output
+ * at stride 1 instead of nine, which brings both to the speed of memory (8 bytes an element forward). */
+#include "internal.h"
+#include "plane.h"
+
+#include <math.h>
+#include <string.h>
+
+typedef struct range {
+    int begin, end;
+} range;
+
+/* The positions inside [0, size) of the window of output `at`. */
+static inline range window(const dck_pool *k, int at, int size)
+{
+    int begin = at * k->stride - k->pad, end = begin + k->kernel;
+    return (range){begin < 0 ? 0 : begin, end > size ? size : end};
+}
+
+/* The outputs in [0, out_size) whose windows hold input `at`. */
+static inline range windows_over(const dck_pool *k, int at, int out_size)
+{
+    int last = (at + k->pad) / k->stride, before = at + k->pad - k->kernel;
+    int begin = before < 0 ? 0 : before / k->stride + 1;
+    return (range){begin, last + 1 > out_size ? out_size : last + 1};
+}
+
+DCK_INLINE dck_vec join(bool max, dck_vec a, dck_vec b)
+{
+    if (max)
+        return dck_max(a, b);
+    return a + b;
+}
+
+/* `rows` vectors below one another, reduced. */
+DCK_INLINE dck_vec column(bool max, const dck_vec *x, size_t row, int rows)
+{
+    dck_vec v = x[0];
+    for (int r = 1; r < rows; r++)
+        v = join(max, v, x[(size_t)r * row]);
+    return v;
+}
+
+/* As column(), for a column that may lie outside the image. */
+DCK_INLINE dck_vec column_or_none(bool max, const dck_vec *x, size_t row, int rows, int at, int width)
+{
+    if (at < 0 || at >= width)
+        return dck_set(max ? -INFINITY : 0);
+    return column(max, x + (size_t)at * DCK_PER_PIXEL, row, rows);
+}
+
+/* One row of outputs with a 3x3 kernel: x is the first of the window's `rows` rows. */
+DCK_INLINE void row_of_three(bool max, const dck_pool *k, int stride, const dck_vec *x, int rows, int width, dck_vec *y,
+                             int out_width)
+{
+    const size_t row = (size_t)width * DCK_PER_PIXEL;
+    dck_vec a = column_or_none(max, x, row, rows, -k->pad, width);
+    dck_vec b = column_or_none(max, x, row, rows, 1 - k->pad, width);
+    for (int i = 0; i < out_width; i++) {
+        int at = i * stride - k->pad;
+        if (stride == 2 && i > 0)
+            b = column_or_none(max, x, row, rows, at + 1, width);
+        dck_vec c = column_or_none(max, x, row, rows, at + 2, width), v = join(max, join(max, a, b), c);
+        if (!max) {
+            range across = window(k, i, width);
+            v *= 1 / (float)(rows * (across.end - across.begin));
+        }
+        y[(size_t)i * DCK_PER_PIXEL] = v;
+        a = stride == 1 ? b : c;
+        b = c;
+    }
+}
+
+DCK_INLINE void row_of_any(bool max, const dck_pool *k, const dck_vec *x, int rows, int width, dck_vec *y,
+                           int out_width)
+{
+    const size_t row = (size_t)width * DCK_PER_PIXEL;
+    for (int i = 0; i < out_width; i++) {
+        range across = window(k, i, width);
+        dck_vec v = column(max, x + (size_t)across.begin * DCK_PER_PIXEL, row, rows);
+        for (int at = across.begin + 1; at < across.end; at++)
+            v = join(max, v, column(max, x + (size_t)at * DCK_PER_PIXEL, row, rows));
+        if (!max)
+            v *= 1 / (float)(rows * (across.end - across.begin));
+        y[(size_t)i * DCK_PER_PIXEL] = v;
+    }
+}
+
+DCK_INLINE void pool_row(bool max, const dck_pool *k, const dck_vec *x, int rows, int width, dck_vec *y, int out_width)
+{
+    if (k->kernel == 3 && k->stride == 1 && rows == 3)
+        row_of_three(max, k, 1, x, 3, width, y, out_width);
+    else if (k->kernel == 3 && k->stride == 1)
+        row_of_three(max, k, 1, x, rows, width, y, out_width);
+    else if (k->kernel == 3 && k->stride == 2)
+        row_of_three(max, k, 2, x, rows, width, y, out_width);
+    else
+        row_of_any(max, k, x, rows, width, y, out_width);
+}
+
+DCK_INLINE void pool_plane(bool max, const dck_pool *k, const float *x, int h, int w, float *y, int out_h, int out_w)
+{
+    for (int i = 0; i < out_h; i++) {
+        range down = window(k, i, h);
+        const float *first = x + (size_t)down.begin * (size_t)w * DCK_LANES;
+        float *to = y + (size_t)i * (size_t)out_w * DCK_LANES;
+        for (int part = 0; part < DCK_PER_PIXEL; part++)
+            pool_row(max, k, (const dck_vec *)first + part, down.end - down.begin, w, (dck_vec *)to + part, out_w);
+    }
+}
+
+void DCK(max_pool_forward)(const dck_pool *k, dck_view x, dck_view y, int blocks, int threads)
+{
+    const int tasks = blocks * x.c;
+#pragma omp parallel for schedule(static)                                                                              \
+    num_threads(threads) if (dck_plane_floats(x) * (size_t)tasks > DCK_SERIAL_FLOATS)
+    for (int t = 0; t < tasks; t++)
+        pool_plane(true, k, dck_plane(x, t / x.c, t % x.c), x.h, x.w, dck_plane(y, t / x.c, t % x.c), y.h, y.w);
+}
+
+void DCK(avg_pool_forward)(const dck_pool *k, dck_view x, dck_view y, int blocks, int threads)
+{
+    const int tasks = blocks * x.c;
+#pragma omp parallel for schedule(static)                                                                              \
+    num_threads(threads) if (dck_plane_floats(x) * (size_t)tasks > DCK_SERIAL_FLOATS)
+    for (int t = 0; t < tasks; t++)
+        pool_plane(false, k, dck_plane(x, t / x.c, t % x.c), x.h, x.w, dck_plane(y, t / x.c, t % x.c), y.h, y.w);
+}
+
+/* Gives one output's gradient to the first position of its window that equals the maximum. */
+DCK_INLINE void give_to_maximum(const dck_vec *x, dck_vec *dx, size_t row, int rows, int columns, dck_vec maximum,
+                                dck_vec dy)
+{
+    for (int r = 0; r < rows; r++)
+        for (int c = 0; c < columns; c++) {
+            size_t at = (size_t)r * row + (size_t)c * DCK_PER_PIXEL;
+            dck_mask here = x[at] == maximum;
+            dx[at] += dck_where(here, dy);
+            dy = dck_where(~here, dy); /* what is given is gone */
+        }
+}
+
+static void max_backward_plane(const dck_pool *k, dck_view x, dck_view y, const float *x_plane, const float *y_plane,
+                               const float *dy_plane, float *dx_plane)
+{
+    const size_t row = (size_t)x.w * DCK_PER_PIXEL;
+    for (int i = 0; i < y.h; i++) {
+        range down = window(k, i, x.h);
+        for (int j = 0; j < y.w; j++) {
+            range across = window(k, j, x.w);
+            int rows = down.end - down.begin, columns = across.end - across.begin;
+            size_t in = ((size_t)down.begin * (size_t)x.w + (size_t)across.begin) * DCK_PER_PIXEL;
+            size_t out = ((size_t)i * (size_t)y.w + (size_t)j) * DCK_PER_PIXEL;
+            for (int part = 0; part < DCK_PER_PIXEL; part++) {
+                const dck_vec *from = (const dck_vec *)x_plane + in + part;
+                dck_vec *to = (dck_vec *)dx_plane + in + part;
+                dck_vec maximum = ((const dck_vec *)y_plane)[out + (size_t)part];
+                dck_vec dy = ((const dck_vec *)dy_plane)[out + (size_t)part];
+                if (rows == 3 && columns == 3)
+                    give_to_maximum(from, to, row, 3, 3, maximum, dy);
+                else
+                    give_to_maximum(from, to, row, rows, columns, maximum, dy);
+            }
+        }
+    }
+}
+
+void DCK(max_pool_backward)(const dck_pool *k, dck_view x, dck_view y, dck_view dy, dck_view dx, bool accumulate,
+                            int blocks, int threads)
+{
+    const int tasks = blocks * x.c;
+    const size_t floats = dck_plane_floats(x);
+#pragma omp parallel for schedule(static) num_threads(threads) if (floats * (size_t)tasks > DCK_SERIAL_FLOATS)
+    for (int t = 0; t < tasks; t++) {
+        int block = t / x.c, channel = t % x.c;
+        float *to = dck_plane(dx, block, channel);
+        if (!accumulate)
+            memset(to, 0, floats * sizeof(float));
+        max_backward_plane(k, x, y, dck_plane(x, block, channel), dck_plane(y, block, channel),
+                           dck_plane(dy, block, channel), to);
+    }
+}
+
+/* One column of output gradients, each divided by how many positions its window has. */
+static inline dck_vec spread(const dck_pool *k, const dck_vec *dy, size_t row, range down, int at, int h, int w)
+{
+    range across = window(k, at, w);
+    dck_vec v = {0};
+    for (int i = down.begin; i < down.end; i++) {
+        range rows = window(k, i, h);
+        int count = (rows.end - rows.begin) * (across.end - across.begin);
+        v += dy[(size_t)i * row + (size_t)at * DCK_PER_PIXEL] * (1 / (float)count);
+    }
+    return v;
+}
+
+/* A row of input gradients with a 3x3 kernel at stride 1: the columns of outputs are reduced once each. */
+static void spread_row_of_three(const dck_pool *k, const dck_vec *dy, range down, int out_w, int h, int w, dck_vec *dx,
+                                bool accumulate)
+{
+    const size_t row = (size_t)out_w * DCK_PER_PIXEL;
+    float scale[3] = {0}; /* of a window with three columns */
+    for (int i = down.begin; i < down.end; i++) {
+        range rows = window(k, i, h);
+        scale[i - down.begin] = 1 / (float)(3 * (rows.end - rows.begin));
+    }
+    const dck_vec *first = dy + (size_t)down.begin * row;
+    dck_vec a = {0}, b = {0};
+    for (int at = k->pad - 2; at < k->pad + w; at++) { /* the column of outputs that enters */
+        dck_vec c = {0};
+        if (at >= 0 && at < out_w) {
+            range across = window(k, at, w);
+            for (int r = 0; r < down.end - down.begin; r++)
+                c += first[(size_t)r * row + (size_t)at * DCK_PER_PIXEL] * scale[r];
+            if (across.end - across.begin != 3)
+                c *= 3 / (float)(across.end - across.begin);
+        }
+        int to = at - k->pad;
+        if (to >= 0) {
+            dck_put(dx + (size_t)to * DCK_PER_PIXEL, a + b + c, accumulate);
+        }
+        a = b;
+        b = c;
+    }
+}
+
+static void avg_backward_row(const dck_pool *k, dck_view dy, dck_view dx, const dck_vec *from, int at, dck_vec *to,
+                             bool accumulate)
+{
+    range down = windows_over(k, at, dy.h);
+    if (k->kernel == 3 && k->stride == 1) {
+        spread_row_of_three(k, from, down, dy.w, dx.h, dx.w, to, accumulate);
+        return;
+    }
+    for (int i = 0; i < dx.w; i++) {
+        range across = windows_over(k, i, dy.w);
+        dck_vec v = {0};
+        for (int j = across.begin; j < across.end; j++)
+            v += spread(k, from, (size_t)dy.w * DCK_PER_PIXEL, down, j, dx.h, dx.w);
+        dck_put(to + (size_t)i * DCK_PER_PIXEL, v, accumulate);
+    }
+}
+
+void DCK(avg_pool_backward)(const dck_pool *k, dck_view dy, dck_view dx, bool accumulate, int blocks, int threads)
+{
+    const int tasks = blocks * dx.c;
+#pragma omp parallel for schedule(static)                                                                              \
+    num_threads(threads) if (dck_plane_floats(dx) * (size_t)tasks > DCK_SERIAL_FLOATS)
+    for (int t = 0; t < tasks; t++) {
+        const float *from = dck_plane(dy, t / dx.c, t % dx.c);
+        float *to = dck_plane(dx, t / dx.c, t % dx.c);
+        for (int i = 0; i < dx.h; i++)
+            for (int part = 0; part < DCK_PER_PIXEL; part++)
+                avg_backward_row(k, dy, dx, (const dck_vec *)from + part, i,
+                                 (dck_vec *)(to + (size_t)i * (size_t)dx.w * DCK_LANES) + part, accumulate);
+    }
+}
+
+void DCK(global_avg_pool_forward)(dck_view x, dck_view y, int blocks, int threads)
+{
+    const int tasks = blocks * x.c, pixels = x.h * x.w;
+    const float scale = 1 / (float)pixels;
+#pragma omp parallel for schedule(static)                                                                              \
+    num_threads(threads) if (dck_plane_floats(x) * (size_t)tasks > DCK_SERIAL_FLOATS)
+    for (int t = 0; t < tasks; t++) {
+        const dck_vec *from = (const dck_vec *)dck_plane(x, t / x.c, t % x.c);
+        dck_vec *to = (dck_vec *)dck_plane(y, t / x.c, t % x.c);
+        for (int part = 0; part < DCK_PER_PIXEL; part++)
+            to[part] = column(false, from + part, DCK_PER_PIXEL, pixels) * scale;
+    }
+}
+
+void DCK(global_avg_pool_backward)(dck_view dy, dck_view dx, bool accumulate, int blocks, int threads)
+{
+    const int tasks = blocks * dx.c, pixels = dx.h * dx.w;
+    const float scale = 1 / (float)pixels;
+#pragma omp parallel for schedule(static)                                                                              \
+    num_threads(threads) if (dck_plane_floats(dx) * (size_t)tasks > DCK_SERIAL_FLOATS)
+    for (int t = 0; t < tasks; t++) {
+        const dck_vec *from = (const dck_vec *)dck_plane(dy, t / dx.c, t % dx.c);
+        dck_vec *to = (dck_vec *)dck_plane(dx, t / dx.c, t % dx.c);
+        for (int i = 0; i < pixels * DCK_PER_PIXEL; i++)
+            dck_put(to + i, from[i % DCK_PER_PIXEL] * scale, accumulate);
+    }
+}
