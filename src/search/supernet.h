@@ -29,8 +29,7 @@ bool dc_supernet_is_engine(int i, int cells);
  *
  * derived: what the cells other than the engines run if options->derived_cells, each (source, op) pair computed once
  * where sharing is on. NULL (or without derived_cells): all cells mix. That graph has every parameter that the graph of
- * any derived architecture has, under the same names and in the same order: register it first, then exchange graphs
- * freely.
+ * any derived architecture has, under the same names: register it first, then exchange graphs freely.
  * losses: append the cross entropy.
  *
  * alpha.normal and alpha.reduce are softmax nodes of DC_CELL_EDGES rows and DC_DARTS_N_OPS columns; `none` takes its
