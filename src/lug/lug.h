@@ -6,6 +6,7 @@
 #ifndef DC_LUG_LUG_H
 #define DC_LUG_LUG_H
 
+#include "base/log.h"
 #include "search/constraint.h"
 
 /* One search. */
@@ -56,8 +57,9 @@ dc_status dc_lug_merge(dc_lug *lug, const dc_lug *other);
 dc_status dc_lug_identity_check(const dc_lug_identity *have, const dc_lug_identity *want, const char *path);
 
 /* Writes and reads lug.h5 (one data set a field, one row an entry; base/state.h: atomic, checksummed). Equal searches
- * write equal bytes in every data set but `seconds`. Not collective. dc_lug_load initialises *lug. */
+ * write equal bytes in every data set but `seconds`. Not collective. dc_lug_load initialises *lug; where only the
+ * file's predecessor is whole it reads that, with a warning in the log. */
 dc_status dc_lug_save(const dc_lug *lug, const char *path);
-dc_status dc_lug_load(dc_lug *lug, const char *path);
+dc_status dc_lug_load(dc_lug *lug, const char *path, dc_log *log);
 
 #endif
