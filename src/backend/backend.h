@@ -25,8 +25,9 @@ typedef struct dc_step {
     dc_view images;        /* in the backend's layout, planned batch; lanes past n_images hold finite numbers */
     const int32_t *labels; /* device memory, rounded batch; NULL when there is no loss */
     int n_images;          /* 1..batch: the rest of the last block counts for nothing (statistics, loss, gradients) */
-    the ranks' gradients add up; 0: n_images */ bool
-        training; /* batch statistics and random masks; false: running statistics, no masks */
+    int n_global;          /* images of all ranks' batches together: gradients are of the loss' mean over these, so
+                              that the ranks' gradients add up; 0: n_images */
+    bool training;         /* batch statistics and random masks; false: running statistics, no masks */
     float drop_path_rate;
     float momentum;       /* of batch norm's running statistics: 0.1, the share of the new batch */
     uint64_t seed;        /* of random masks */
