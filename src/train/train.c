@@ -1,43 +1,20 @@
 #include "train/train.h"
 
-#include "base/clock.h"
 #include "base/units.h"
-#include "comm/buckets.h"
 #include "train/evaluate.h"
 #include "train/trainer.h"
 #include "train/weights.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 
 /* ---- one step ---- */
-
-static dc_status bucket_hook(void *context, const dc_graph *graph, int node)
-{
-    dc_trainer *t = context;
-    for (int p = 0; p < graph->nodes[node].n_params; p++) {
-        int param = graph->nodes[node].params[p];
-        if (graph->params[param].role == DC_ROLE_WEIGHT)
-            DC_TRY(dc_buckets_done(t->buckets, t->bucket_of[param]));
-    }
-    return DC_OK;
-}
-
-/* A rank without images in a last, small global batch adds nothing to the gradient. */
-static dc_status empty_share(dc_trainer *t)
-{
-    DC_TRY(t->backend->call->fill_zero(t->backend, t->params->grads, t->params->count * sizeof(float)));
-    for (int i = 0; i < t->model->graph->n_nodes; i++)
-        DC_TRY(bucket_hook(t, t->model->graph, i));
-    return DC_OK;
-}
 
 static dc_status gradients(dc_trainer *t, const dc_batch *batch)
 {
     const dc_train_options *o = t->job->options;
-    DC_TRY(dc_buckets_begin(t->buckets, NULL));
+    DC_TRY(dc_reducer_begin(t->reducer, t->model->graph));
     if (batch->n_images == 0) {
-        DC_TRY(empty_share(t));
+        DC_TRY(dc_reducer_add_nothing(t->reducer, t->model->graph));
     } else {
         dc_step step = {.images = dc_batch_view(batch, t->model->graph, t->backend->layout.lane),
                         .labels = batch->labels,
@@ -50,10 +27,10 @@ static dc_status gradients(dc_trainer *t, const dc_batch *batch)
                         .index = (uint32_t)t->at.epoch * t->steps + (uint32_t)t->at.step,
                         .first_image = (uint32_t)batch->first_image};
         DC_TRY(dc_executor_forward(t->model->executor, &step));
-        DC_TRY(dc_executor_backward(t->model->executor, &step, DC_GRAD_WEIGHTS, bucket_hook, t));
+        DC_TRY(dc_executor_backward(t->model->executor, &step, DC_GRAD_WEIGHTS, dc_reducer_hook, t->reducer));
         DC_TRY(dc_executor_metrics(t->model->executor, &t->at.metrics));
     }
-    return dc_buckets_finish(t->buckets);
+    return dc_reducer_finish(t->reducer);
 }
 
 static dc_status train_step(dc_trainer *t)
@@ -78,29 +55,23 @@ static dc_status report_progress(dc_trainer *t)
         return DC_OK;
     const dc_train_options *o = t->job->options;
     double done = (t->at.epoch + (double)t->at.step / t->steps) / o->epochs;
-    double elapsed = dc_clock_seconds() - t->started;
-    double share = done - t->done_at_start;
-    double left = share > 0 ? elapsed / share * (1 - done) : 0;
+    double elapsed = dc_pace_elapsed(&t->pace);
     char text[160];
     double n = t->at.metrics.n ? (double)t->at.metrics.n : 1;
     snprintf(text, sizeof text, "epoch %d/%d, step %d/%u, loss %.3f, accuracy %.1f %%, %.0f images/s, %s left",
              t->at.epoch + 1, o->epochs, t->at.step, t->steps, t->at.metrics.loss / n,
-             100 * (double)t->at.metrics.top1 / n, t->images / (elapsed > 0 ? elapsed : 1), dc_format_duration(left).s);
+             100 * (double)t->at.metrics.top1 / n, t->images / (elapsed > 0 ? elapsed : 1),
+             dc_format_duration(dc_pace_left(&t->pace, done)).s);
     return t->job->hooks.progress(t->job->hooks.context, done, text);
 }
 
-/* Ranks agree on stopping and on a checkpoint that is due by rank 0's clock. */
 static dc_status between_steps(dc_trainer *t)
 {
-    bool stop = false;
-    if (t->job->hooks.stop)
-        DC_TRY(t->job->hooks.stop(t->job->hooks.context, &stop));
-    double since = dc_clock_seconds() - t->saved_at;
-    int64_t wishes[] = {stop, t->job->comm->rank == 0 && since > t->job->checkpoint_interval_s};
-    DC_TRY(dc_comm_max_int64(t->job->comm, wishes, 2));
-    if (wishes[0] || (wishes[1] && t->job->checkpoint))
+    bool save, stop;
+    DC_TRY(dc_pace_check(&t->pace, &save, &stop));
+    if (stop || (save && t->job->checkpoint))
         DC_TRY(dc_trainer_save(t));
-    if (wishes[0])
+    if (stop)
         return dc_fail(DC_INTERRUPTED, "%s stopped in epoch %d of %d, step %d of %u%s", t->job->name, t->at.epoch + 1,
                        t->job->options->epochs, t->at.step, t->steps, t->job->checkpoint ? "; its state is saved" : "");
     return report_progress(t);

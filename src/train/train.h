@@ -15,7 +15,7 @@
 #include "nn/model.h"
 #include "nn/schedule.h"
 #include "space/network.h"
-#include "train/hooks.h"
+#include "train/pace.h"
 
 typedef struct dc_train_options {
     dc_network_options network; /* losses and drop_path are set by the trainer */

@@ -92,32 +92,6 @@ static dc_status build_loaders(dc_trainer *t)
     return dc_loader_create(job->dataset, &evaluation, &t->evaluation_loader);
 }
 
-/* Only trained weights are reduced; store order is ascending, as the buckets want it. */
-static dc_status build_buckets(dc_trainer *t)
-{
-    const dc_params *params = t->params;
-    const dc_graph *graph = t->model->graph;
-    dc_bucket_param *ranges = dc_alloc(((size_t)params->n + 1) * sizeof *ranges);
-    int *position = dc_alloc(((size_t)params->n + 1) * sizeof *position);
-    t->bucket_of = dc_alloc(((size_t)graph->n_params + 1) * sizeof *t->bucket_of);
-    dc_status status = ranges && position && t->bucket_of ? DC_OK : DC_ERR_MEMORY;
-    int n = 0;
-    for (int i = 0; i < params->n && status == DC_OK; i++) {
-        bool reduced = params->items[i].param.role == DC_ROLE_WEIGHT;
-        position[i] = reduced ? n : -1;
-        if (reduced)
-            ranges[n++] = (dc_bucket_param){params->items[i].offset, params->items[i].param.count};
-    }
-    for (int i = 0; i < graph->n_params && status == DC_OK; i++)
-        t->bucket_of[i] = position[dc_params_find(params, graph->params[i].name)];
-    status = dc_comm_agree(t->job->comm, status);
-    if (status == DC_OK)
-        status = dc_buckets_create(t->job->comm, params->grads, n, ranges, DC_BUCKET_BYTES, &t->buckets);
-    free(ranges);
-    free(position);
-    return status;
-}
-
 /* ---- running statistics, rank by rank ---- */
 
 static size_t statistics_count(const dc_params *params)
@@ -211,9 +185,7 @@ static dc_status write_checkpoint(dc_trainer *t, const dc_blobs *ranks, size_t o
 dc_status dc_trainer_save(dc_trainer *t)
 {
     const dc_comm *comm = t->job->comm;
-    double now = dc_clock_seconds();
-    t->at.result.seconds += now - t->saved_at;
-    t->saved_at = now;
+    t->at.result.seconds += dc_pace_saved(&t->pace);
     if (!t->job->checkpoint)
         return DC_OK;
     size_t own_bytes = N_METRICS * sizeof(double) + statistics_count(t->params) * sizeof(float);
@@ -335,10 +307,10 @@ dc_status dc_trainer_open(dc_trainer *t)
     t->schedule = job->options->schedule;
     t->schedule.epochs = job->options->epochs;
     DC_TRY_ALL(job->comm, open_own(t));
-    DC_TRY(build_buckets(t));
-    t->started = t->saved_at = dc_clock_seconds();
-    t->done_at_start = (t->at.epoch + (double)t->at.step / t->steps) / job->options->epochs;
-    if (t->done_at_start > 0 && t->done_at_start < 1)
+    DC_TRY(dc_reducer_create(job->comm, t->params, &t->reducer));
+    double done = (t->at.epoch + (double)t->at.step / t->steps) / job->options->epochs;
+    dc_pace_start(&t->pace, job->comm, &job->hooks, job->checkpoint_interval_s, done);
+    if (done > 0 && done < 1)
         dc_log_info(job->log, "%s: resumed in epoch %d of %d, step %d of %u", job->name, t->at.epoch + 1,
                     job->options->epochs, t->at.step, t->steps);
     return DC_OK;
@@ -347,8 +319,7 @@ dc_status dc_trainer_open(dc_trainer *t)
 void dc_trainer_close(dc_trainer *t)
 {
     dc_csv_close(t->csv);
-    dc_buckets_destroy(t->buckets);
-    free(t->bucket_of);
+    dc_reducer_destroy(t->reducer);
     dc_loader_destroy(t->train_loader);
     dc_loader_destroy(t->evaluation_loader);
     dc_model_destroy(t->model);

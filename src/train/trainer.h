@@ -2,7 +2,7 @@
 #ifndef DC_TRAIN_TRAINER_H
 #define DC_TRAIN_TRAINER_H
 
-#include "comm/buckets.h"
+#include "train/reducer.h"
 #include "train/train.h"
 
 /* Where the training stands: everything, besides parameters and momentum, that a checkpoint keeps. */
@@ -19,13 +19,13 @@ typedef struct dc_trainer {
     dc_step_arena arena;
     dc_model *model, *evaluation_model;
     dc_loader *train_loader, *evaluation_loader;
-    dc_buckets *buckets;
-    int *bucket_of; /* graph parameter -> bucket parameter, -1: not reduced */
+    dc_reducer *reducer;
+    dc_pace pace;
     uint32_t steps; /* of an epoch */
     dc_schedule schedule;
     dc_csv *csv;
     dc_train_position at;
-    double started, done_at_start, saved_at, images;
+    double images; /* of all ranks since this start */
 } dc_trainer;
 
 /* Collective: builds everything and resumes from the checkpoint if there is one. dc_trainer_close is legal after any
