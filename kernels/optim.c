@@ -5,12 +5,17 @@
 
 #include <math.h>
 
-/* (count + 15) / 16 groups of 16 floats are cut into equal parts, one a task. */
+/* A run that is worth it is cut into PARTS equal parts of whole groups of 16 floats, one a task. */
 enum { PARTS = 64, GROUP = 16 };
 
-static size_t part_begin(size_t count, int part)
+static int parts_of(size_t count)
 {
-    size_t groups = (count + GROUP - 1) / GROUP, begin = groups * (size_t)part / PARTS * GROUP;
+    return count > DCK_SERIAL_FLOATS ? PARTS : 1;
+}
+
+static size_t part_begin(size_t count, int part, int parts)
+{
+    size_t groups = (count + GROUP - 1) / GROUP, begin = groups * (size_t)part / (size_t)parts * GROUP;
     return begin < count ? begin : count;
 }
 
@@ -28,9 +33,10 @@ static void sgd_part(float *restrict value, const float *restrict grad, float *r
 void DCK(sgd)(float *value, const float *grad, float *velocity, size_t count, float learning_rate, float momentum,
               float weight_decay, bool nesterov, float grad_scale, int threads)
 {
-#pragma omp parallel for schedule(static) num_threads(threads) if (count > DCK_SERIAL_FLOATS)
-    for (int part = 0; part < PARTS; part++) {
-        size_t begin = part_begin(count, part), end = part_begin(count, part + 1);
+    const int parts = parts_of(count);
+#pragma omp parallel for schedule(static) num_threads(threads) if (parts > 1)
+    for (int part = 0; part < parts; part++) {
+        size_t begin = part_begin(count, part, parts), end = part_begin(count, part + 1, parts);
         sgd_part(value + begin, grad + begin, velocity + begin, end - begin, learning_rate, momentum, weight_decay,
                  nesterov, grad_scale);
     }
@@ -62,9 +68,10 @@ void DCK(adam)(float *value, const float *grad, float *first, float *second, siz
                                   .beta2 = beta2,
                                   .epsilon = epsilon,
                                   .weight_decay = weight_decay};
-#pragma omp parallel for schedule(static) num_threads(threads) if (count > DCK_SERIAL_FLOATS)
-    for (int part = 0; part < PARTS; part++) {
-        size_t begin = part_begin(count, part), end = part_begin(count, part + 1);
+    const int parts = parts_of(count);
+#pragma omp parallel for schedule(static) num_threads(threads) if (parts > 1)
+    for (int part = 0; part < parts; part++) {
+        size_t begin = part_begin(count, part, parts), end = part_begin(count, part + 1, parts);
         adam_part(value + begin, grad + begin, first + begin, second + begin, end - begin, factors);
     }
 }
@@ -85,13 +92,14 @@ static double sum_part(const float *x, size_t count)
 
 double DCK(sum_squares)(const float *x, size_t count, int threads)
 {
+    const int parts = parts_of(count);
     double partial[PARTS], total = 0;
-#pragma omp parallel for schedule(static) num_threads(threads) if (count > DCK_SERIAL_FLOATS)
-    for (int part = 0; part < PARTS; part++) {
-        size_t begin = part_begin(count, part), end = part_begin(count, part + 1);
+#pragma omp parallel for schedule(static) num_threads(threads) if (parts > 1)
+    for (int part = 0; part < parts; part++) {
+        size_t begin = part_begin(count, part, parts), end = part_begin(count, part + 1, parts);
         partial[part] = sum_part(x + begin, end - begin);
     }
-    for (int part = 0; part < PARTS; part++)
+    for (int part = 0; part < parts; part++)
         total += partial[part];
     return total;
 }

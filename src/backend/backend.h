@@ -106,6 +106,7 @@ typedef struct dc_backend_interface {
 struct dc_backend {
     const dc_backend_interface *call;
     dc_plan_layout layout;
+    char description[96]; /* one line for logs: "cpu avx2, 2 threads" */
     /* implementation's data follows */
 };
 
@@ -114,7 +115,7 @@ struct dc_backend {
 dc_status dc_backend_create(const char *name, int threads, dc_backend **backend);
 void dc_backend_destroy(dc_backend *backend);
 
-/* One line for logs: "cpu avx2, 2 threads". */
+/* The backend's description; valid as long as it. */
 const char *dc_backend_description(const dc_backend *backend);
 
 #endif

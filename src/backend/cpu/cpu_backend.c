@@ -1,0 +1,328 @@
+#include "backend/cpu/cpu_internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+/* An optimizer's segments above this size are shared by the threads; smaller ones go to one thread each. */
+enum { LARGE_SEGMENT = 1 << 17, SERIAL_FLOATS = 1 << 15, N_GROUPS = 64 };
+
+static dc_cpu_backend *cpu_of(dc_backend *backend)
+{
+    return (dc_cpu_backend *)backend;
+}
+
+/* ---- memory ---- */
+
+static const size_t HUGE_PAGE_BYTES = (size_t)2 << 20;
+
+/* Large memory lies on huge pages (a step touches gigabytes: with small pages, address translation would cost more than
+ * the data), and every page is touched here, by all threads, not in the first step. */
+static dc_status cpu_alloc(dc_backend *backend, size_t bytes, void **memory)
+{
+    const size_t page = bytes >= HUGE_PAGE_BYTES ? HUGE_PAGE_BYTES : 64;
+    const size_t rounded = bytes ? (bytes + page - 1) / page * page : page;
+    char *p = aligned_alloc(page, rounded);
+    if (!p)
+        return dc_fail(DC_ERR_MEMORY, "out of memory: %zu bytes were refused", bytes);
+    if (page == HUGE_PAGE_BYTES)
+        madvise(p, rounded, MADV_HUGEPAGE); /* a wish: small pages work as well */
+#pragma omp parallel for schedule(static) num_threads(cpu_of(backend)->threads) if (rounded > page)
+    for (size_t at = 0; at < rounded; at += page)
+        memset(p + at, 0, page);
+    *memory = p;
+    return DC_OK;
+}
+
+static void cpu_release(dc_backend *backend, void *memory, size_t bytes)
+{
+    (void)backend, (void)bytes;
+    free(memory);
+}
+
+static dc_status cpu_copy(dc_backend *backend, void *to, const void *from, size_t bytes)
+{
+    (void)backend;
+    memcpy(to, from, bytes);
+    return DC_OK;
+}
+
+static dc_status cpu_fill_zero(dc_backend *backend, void *device, size_t bytes)
+{
+    (void)backend;
+    memset(device, 0, bytes);
+    return DC_OK;
+}
+
+static dc_status cpu_sync(dc_backend *backend)
+{
+    (void)backend;
+    return DC_OK;
+}
+
+static dck_view lanes(dc_view v)
+{
+    return (dck_view){.data = v.data, .c = v.shape.c, .h = v.shape.h, .w = v.shape.w, .stride = v.stride};
+}
+
+static dc_status cpu_write(dc_backend *backend, dc_view view, int n_images, const float *nchw)
+{
+    cpu_of(backend)->kernels->from_nchw(nchw, n_images, lanes(view));
+    return DC_OK;
+}
+
+static dc_status cpu_read(dc_backend *backend, dc_view view, int n_images, float *nchw)
+{
+    cpu_of(backend)->kernels->to_nchw(lanes(view), n_images, nchw);
+    return DC_OK;
+}
+
+/* ---- kernels ---- */
+
+static uint64_t bits_of(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+static bool has_mask(dc_op op)
+{
+    return op == DC_OP_DROP_PATH || op == DC_OP_DROPOUT;
+}
+
+static void describe(const dc_graph *g, int id, int batch, bool relu_input, dc_kernel *kernel)
+{
+    const dc_node *node = &g->nodes[id];
+    const dc_attr *a = &node->attr;
+    const int feature = node->op == DC_OP_MIX ? 1 : 0; /* a mix's first input is the softmax */
+    *kernel = (dc_kernel){.op = &dc_cpu_ops[node->op],
+                          .attr = *a,
+                          .conv = {a->kernel, a->stride, a->pad_begin, a->pad_end, a->dilation, a->groups, relu_input},
+                          .pool = {a->kernel, a->stride, a->pad_begin},
+                          .stream = has_mask(node->op) ? dc_rng_stream(node->name) : 0,
+                          .n_inputs = node->n_inputs,
+                          .blocks = (batch + DCK_LANES - 1) / DCK_LANES,
+                          .input = node->n_inputs ? g->nodes[node->inputs[feature]].shape : (dc_shape){0, 0, 0},
+                          .output = node->shape};
+    const dc_kernel *k = kernel;
+    kernel->key = (dc_cpu_key){{(uint64_t)node->op,
+                                (uint64_t)a->out_c,
+                                (uint64_t)a->kernel,
+                                (uint64_t)a->stride,
+                                (uint64_t)a->pad_begin,
+                                (uint64_t)a->pad_end,
+                                (uint64_t)a->dilation,
+                                (uint64_t)a->groups,
+                                a->affine,
+                                bits_of(a->rate),
+                                bits_of(a->smoothing),
+                                bits_of(a->weight),
+                                (uint64_t)k->input.c,
+                                (uint64_t)k->input.h,
+                                (uint64_t)k->input.w,
+                                (uint64_t)k->output.c,
+                                (uint64_t)k->output.h,
+                                (uint64_t)k->output.w,
+                                (uint64_t)k->n_inputs,
+                                (uint64_t)batch,
+                                relu_input,
+                                k->stream}};
+}
+
+static size_t bucket_of(const dc_cpu_key *key)
+{
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (int i = 0; i < DC_CPU_KEY_WORDS; i++)
+        hash = (hash ^ key->word[i]) * 0x100000001b3u;
+    return (size_t)(hash ^ hash >> 32) % DC_CPU_BUCKETS;
+}
+
+static dc_status cpu_prepare(dc_backend *backend, const dc_graph *graph, int node, int batch, bool relu_input,
+                             dc_kernel **kernel)
+{
+    dc_kernel wanted;
+    describe(graph, node, batch, relu_input, &wanted);
+    dc_kernel **bucket = &cpu_of(backend)->buckets[bucket_of(&wanted.key)];
+    for (dc_kernel *k = *bucket; k; k = k->next)
+        if (!memcmp(&k->key, &wanted.key, sizeof k->key)) {
+            *kernel = k;
+            return DC_OK;
+        }
+    dc_kernel *made = dc_alloc(sizeof *made);
+    if (!made)
+        return DC_ERR_MEMORY;
+    *made = wanted;
+    made->next = *bucket;
+    *bucket = *kernel = made;
+    return DC_OK;
+}
+
+static dc_status cpu_forward(dc_backend *backend, const dc_kernel *kernel, const dc_kernel_args *args)
+{
+    kernel->op->forward(cpu_of(backend), kernel, args);
+    return DC_OK;
+}
+
+static dc_status cpu_backward(dc_backend *backend, const dc_kernel *kernel, const dc_kernel_args *args)
+{
+    kernel->op->backward(cpu_of(backend), kernel, args);
+    return DC_OK;
+}
+
+static void cpu_extra(const void *context, const dc_graph *graph, int node, int batch, bool relu_input,
+                      size_t *saved_bytes, size_t *forward_scratch_bytes, size_t *backward_scratch_bytes)
+{
+    dc_kernel kernel;
+    dc_cpu_extra extra = {0};
+    describe(graph, node, batch, relu_input, &kernel);
+    if (kernel.op->extra)
+        kernel.op->extra(context, &kernel, &extra);
+    *saved_bytes = extra.saved_bytes;
+    *forward_scratch_bytes = extra.forward_scratch_bytes;
+    *backward_scratch_bytes = extra.backward_scratch_bytes;
+}
+
+/* ---- optimizers: every element is its own, so any division of the work gives the same numbers ---- */
+
+/* True when the segments that are not large are worth waking other threads for. */
+static bool worth_threads(int n, const dc_segment *segments)
+{
+    size_t total = 0;
+    for (int i = 0; i < n; i++)
+        total += segments[i].count < LARGE_SEGMENT ? segments[i].count : 0;
+    return total > SERIAL_FLOATS;
+}
+
+static void sgd_segment(const dc_cpu_backend *cpu, const dc_segment *s, const dc_sgd *o, int threads)
+{
+    cpu->kernels->sgd(s->value, s->grad, s->first, s->count, o->learning_rate, o->momentum, o->weight_decay,
+                      o->nesterov, o->grad_scale, threads);
+}
+
+static dc_status cpu_sgd(dc_backend *backend, int n, const dc_segment *segments, const dc_sgd *sgd)
+{
+    const dc_cpu_backend *cpu = cpu_of(backend);
+    for (int i = 0; i < n; i++)
+        if (segments[i].count >= LARGE_SEGMENT)
+            sgd_segment(cpu, &segments[i], sgd, cpu->threads);
+#pragma omp parallel for schedule(dynamic, 4) num_threads(cpu->threads) if (worth_threads(n, segments))
+    for (int i = 0; i < n; i++)
+        if (segments[i].count < LARGE_SEGMENT)
+            sgd_segment(cpu, &segments[i], sgd, 1);
+    return DC_OK;
+}
+
+static void adam_segment(const dc_cpu_backend *cpu, const dc_segment *s, const dc_adam *o, int threads)
+{
+    cpu->kernels->adam(s->value, s->grad, s->first, s->second, s->count, o->learning_rate, o->beta1, o->beta2,
+                       o->epsilon, o->weight_decay, o->step, threads);
+}
+
+static dc_status cpu_adam(dc_backend *backend, int n, const dc_segment *segments, const dc_adam *adam)
+{
+    const dc_cpu_backend *cpu = cpu_of(backend);
+    for (int i = 0; i < n; i++)
+        if (segments[i].count >= LARGE_SEGMENT)
+            adam_segment(cpu, &segments[i], adam, cpu->threads);
+#pragma omp parallel for schedule(dynamic, 4) num_threads(cpu->threads) if (worth_threads(n, segments))
+    for (int i = 0; i < n; i++)
+        if (segments[i].count < LARGE_SEGMENT)
+            adam_segment(cpu, &segments[i], adam, 1);
+    return DC_OK;
+}
+
+static dc_status cpu_grad_norm_squared(dc_backend *backend, int n, const dc_segment *segments, double *sum)
+{
+    const dc_cpu_backend *cpu = cpu_of(backend);
+    double groups[N_GROUPS] = {0}; /* a fixed division of the small segments: the same sum for any number of threads */
+#pragma omp parallel for schedule(dynamic, 1) num_threads(cpu->threads) if (worth_threads(n, segments))
+    for (int g = 0; g < N_GROUPS; g++)
+        for (int i = (int)((int64_t)n * g / N_GROUPS); i < (int)((int64_t)n * (g + 1) / N_GROUPS); i++)
+            if (segments[i].count < LARGE_SEGMENT)
+                groups[g] += cpu->kernels->sum_squares(segments[i].grad, segments[i].count, 1);
+    double total = 0;
+    for (int g = 0; g < N_GROUPS; g++)
+        total += groups[g];
+    for (int i = 0; i < n; i++)
+        if (segments[i].count >= LARGE_SEGMENT)
+            total += cpu->kernels->sum_squares(segments[i].grad, segments[i].count, cpu->threads);
+    *sum = total;
+    return DC_OK;
+}
+
+/* ---- making ---- */
+
+static void cpu_destroy(dc_backend *backend)
+{
+    dc_cpu_backend *cpu = cpu_of(backend);
+    for (int i = 0; i < DC_CPU_BUCKETS; i++)
+        for (dc_kernel *k = cpu->buckets[i]; k;) {
+            dc_kernel *next = k->next;
+            free(k);
+            k = next;
+        }
+    free(cpu);
+}
+
+static const dc_backend_interface interface = {
+    .name = "cpu",
+    .destroy = cpu_destroy,
+    .alloc = cpu_alloc,
+    .release = cpu_release,
+    .copy_in = cpu_copy,
+    .copy_out = cpu_copy,
+    .fill_zero = cpu_fill_zero,
+    .sync = cpu_sync,
+    .prepare = cpu_prepare,
+    .forward = cpu_forward,
+    .backward = cpu_backward,
+    .write = cpu_write,
+    .read = cpu_read,
+    .sgd = cpu_sgd,
+    .adam = cpu_adam,
+    .grad_norm_squared = cpu_grad_norm_squared,
+};
+
+static dc_status refuse_isa(const char *isa)
+{
+    static const char *const names[] = {"avx512", "avx2", "portable"};
+    char runs[64] = "";
+    bool known = false;
+    for (int i = 0; i < 3; i++) {
+        known |= !strcmp(isa, names[i]);
+        size_t used = strlen(runs);
+        if (dck_kernels_for(names[i]))
+            snprintf(runs + used, sizeof runs - used, "%s%s", used ? ", " : "", names[i]);
+    }
+    return dc_fail(DC_ERR_INPUT, "instruction set '%s' (DCANAS_ISA) %s; this machine runs: %s", isa,
+                   known ? "is not one that this machine has" : "is not known", runs);
+}
+
+dc_status dc_cpu_backend_create_isa(const char *isa, int threads, dc_backend **backend)
+{
+    if (threads < 1)
+        return dc_fail(DC_ERR_INPUT, "%d threads: a rank needs at least 1", threads);
+    const dck_kernels *kernels = dck_kernels_for(isa);
+    if (!kernels)
+        return refuse_isa(isa);
+    dc_cpu_backend *cpu = dc_alloc_zeroed(sizeof *cpu);
+    if (!cpu)
+        return DC_ERR_MEMORY;
+    cpu->kernels = kernels;
+    cpu->threads = threads;
+    cpu->base.call = &interface;
+    cpu->base.layout = (dc_plan_layout){
+        .lane = DCK_LANES, .folds_relu = true, .concat_views = true, .extra = cpu_extra, .context = cpu};
+    snprintf(cpu->base.description, sizeof cpu->base.description, "cpu %s, %d thread%s", kernels->isa, threads,
+             threads == 1 ? "" : "s");
+    *backend = &cpu->base;
+    return DC_OK;
+}
+
+dc_status dc_cpu_backend_create(int threads, dc_backend **backend)
+{
+    const char *isa = getenv("DCANAS_ISA");
+    return dc_cpu_backend_create_isa(isa && *isa ? isa : NULL, threads, backend);
+}

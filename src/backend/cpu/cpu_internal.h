@@ -1,0 +1,48 @@
+/* What the files of the CPU backend share. */
+#ifndef DC_BACKEND_CPU_CPU_INTERNAL_H
+#define DC_BACKEND_CPU_CPU_INTERNAL_H
+
+#include "backend/cpu/cpu_backend.h"
+#include "kernels.h"
+
+enum { DC_CPU_BUCKETS = 1024, DC_CPU_KEY_WORDS = 22 };
+
+/* A kernel's identity: op, attributes, shapes, batch, relu, and the stream of its masks. */
+typedef struct dc_cpu_key {
+    uint64_t word[DC_CPU_KEY_WORDS];
+} dc_cpu_key;
+
+typedef struct dc_cpu_backend {
+    dc_backend base; /* first: a dc_backend is one of these */
+    const dck_kernels *kernels;
+    int threads;
+    dc_kernel *buckets[DC_CPU_BUCKETS]; /* every kernel that was ever prepared, by hash of its key */
+} dc_cpu_backend;
+
+/* What a node needs beside its operands. */
+typedef struct dc_cpu_extra {
+    size_t saved_bytes, forward_scratch_bytes, backward_scratch_bytes;
+} dc_cpu_extra;
+
+typedef struct dc_cpu_op {
+    void (*forward)(const dc_cpu_backend *, const dc_kernel *, const dc_kernel_args *);
+    void (*backward)(const dc_cpu_backend *, const dc_kernel *, const dc_kernel_args *);
+    void (*extra)(const dc_cpu_backend *, const dc_kernel *, dc_cpu_extra *extra); /* NULL: nothing */
+} dc_cpu_op;
+
+struct dc_kernel {
+    dc_kernel *next; /* in its bucket */
+    dc_cpu_key key;
+    const dc_cpu_op *op;
+    dc_attr attr;
+    dck_conv conv; /* of CONV */
+    dck_pool pool; /* of the pools */
+    uint64_t stream;
+    int n_inputs, blocks;   /* blocks of the planned batch */
+    dc_shape input, output; /* of the first feature */
+};
+
+/* By dc_op. */
+extern const dc_cpu_op dc_cpu_ops[DC_OP_COUNT];
+
+#endif

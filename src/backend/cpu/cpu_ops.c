@@ -1,0 +1,401 @@
+/* One row an operation: how a node's arguments become calls of the lanes kernels. */
+#include "backend/cpu/cpu_internal.h"
+
+#include <math.h>
+
+static dck_view lanes(dc_view v)
+{
+    return (dck_view){.data = v.data, .c = v.shape.c, .h = v.shape.h, .w = v.shape.w, .stride = v.stride};
+}
+
+/* A tensor of its own, with no memory: what a kernel is asked about its scratch with. */
+static dck_view shaped(dc_shape s)
+{
+    return (dck_view){.c = s.c, .h = s.h, .w = s.w, .stride = (size_t)s.c * (size_t)s.h * (size_t)s.w * DCK_LANES};
+}
+
+/* Blocks that hold images: those past the last image are neither read nor written. */
+static int used_blocks(const dc_kernel_args *a)
+{
+    return (a->step->n_images + DCK_LANES - 1) / DCK_LANES;
+}
+
+/* ---- convolution ---- */
+
+static void conv_forward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
+{
+    b->kernels->conv_forward(&k->conv, lanes(a->inputs[0]), a->params[0], lanes(a->output), used_blocks(a), a->scratch,
+                             b->threads);
+}
+
+static void conv_backward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
+{
+    b->kernels->conv_backward(&k->conv, lanes(a->inputs[0]), a->params[0], lanes(a->output_grad),
+                              lanes(a->input_grads[0]), a->accumulate[0], a->param_grads[0], used_blocks(a), a->scratch,
+                              b->threads);
+}
+
+static void conv_extra(const dc_cpu_backend *b, const dc_kernel *k, dc_cpu_extra *extra)
+{
+    dck_view x = shaped(k->input), y = shaped(k->output);
+    extra->forward_scratch_bytes = b->kernels->conv_forward_scratch_bytes(&k->conv, x, y, k->blocks, b->threads);
+    extra->backward_scratch_bytes = b->kernels->conv_backward_scratch_bytes(&k->conv, x, y, k->blocks, b->threads);
+}
+
+/* ---- batch norm ---- */
+
+static dck_norm norm_of(const dc_kernel *k, const dc_kernel_args *a)
+{
+    return (dck_norm){.mean = a->params[0],
+                      .variance = a->params[1],
+                      .gamma = k->attr.affine ? a->params[2] : NULL,
+                      .beta = k->attr.affine ? a->params[3] : NULL,
+                      .momentum = a->step->momentum,
+                      .epsilon = 1e-5f,
+                      .saved = a->saved};
+}
+
+static void norm_forward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
+{
+    dck_norm norm = norm_of(k, a);
+    b->kernels->norm_forward(&norm, lanes(a->inputs[0]), lanes(a->output), a->step->n_images, a->step->training,
+                             a->scratch, b->threads);
+}
+
+static void norm_backward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
+{
+    dck_norm norm = norm_of(k, a);
+    b->kernels->norm_backward(&norm, lanes(a->inputs[0]), lanes(a->output_grad), lanes(a->input_grads[0]),
+                              a->accumulate[0], k->attr.affine ? a->param_grads[2] : NULL,
+                              k->attr.affine ? a->param_grads[3] : NULL, a->step->n_images, a->scratch, b->threads);
+}
+
+static void norm_extra(const dc_cpu_backend *b, const dc_kernel *k, dc_cpu_extra *extra)
+{
+    extra->saved_bytes = 2 * (size_t)k->input.c * sizeof(float);
+    extra->forward_scratch_bytes = extra->backward_scratch_bytes =
+        b->kernels->norm_scratch_bytes(shaped(k->input), k->blocks, b->threads);
+}
+
+/* ---- relu and pools ---- */
+
+static void relu_forward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
+{
+    (void)k;
+    b->kernels->relu_forward(lanes(a->inputs[0]), lanes(a->output), used_blocks(a), b->threads);
+}
+
+static void relu_backward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
+{
+    (void)k;
+    if (a->input_grads[0].data)
+        b->kernels->relu_backward(lanes(a->output), lanes(a->output_grad), lanes(a->input_grads[0]), a->accumulate[0],
+                                  used_blocks(a), b->threads);
+}
+
+static void max_pool_forward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
+{
+    b->kernels->max_pool_forward(&k->pool, lanes(a->inputs[0]), lanes(a->output), used_blocks(a), b->threads);
+}
+
+static void max_pool_backward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
+{
+    if (a->input_grads[0].data)
+        b->kernels->max_pool_backward(&k->pool, lanes(a->inputs[0]), lanes(a->output), lanes(a->output_grad),
+                                      lanes(a->input_grads[0]), a->accumulate[0], used_blocks(a), b->threads);
+}
+
+static void avg_pool_forward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
+{
+    b->kernels->avg_pool_forward(&k->pool, lanes(a->inputs[0]), lanes(a->output), used_blocks(a), b->threads);
+}
+
+static void avg_pool_backward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
+{
+    if (a->input_grads[0].data)
+        b->kernels->avg_pool_backward(&k->pool, lanes(a->output_grad), lanes(a->input_grads[0]), a->accumulate[0],
+                                      used_blocks(a), b->threads);
+}
+
+static void global_avg_pool_forward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
+{
+    (void)k;
+    b->kernels->global_avg_pool_forward(lanes(a->inputs[0]), lanes(a->output), used_blocks(a), b->threads);
+}
+
+static void global_avg_pool_backward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
+{
+    (void)k;
+    if (a->input_grads[0].data)
+        b->kernels->global_avg_pool_backward(lanes(a->output_grad), lanes(a->input_grads[0]), a->accumulate[0],
+                                             used_blocks(a), b->threads);
+}
+
+/* ---- linear ---- */
+
+static void linear_forward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
+{
+    (void)k;
+    b->kernels->linear_forward(lanes(a->inputs[0]), a->params[0], a->params[1], lanes(a->output), used_blocks(a),
+                               b->threads);
+}
+
+static void linear_backward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
+{
+    (void)k;
+    b->kernels->linear_backward(lanes(a->inputs[0]), a->params[0], lanes(a->output_grad), lanes(a->input_grads[0]),
+                                a->accumulate[0], a->param_grads[0], a->param_grads[1], used_blocks(a), a->scratch,
+                                b->threads);
+}
+
+static void linear_extra(const dc_cpu_backend *b, const dc_kernel *k, dc_cpu_extra *extra)
+{
+    extra->backward_scratch_bytes =
+        b->kernels->linear_scratch_bytes(shaped(k->input), shaped(k->output), k->blocks, b->threads);
+}
+
+/* ---- add and mix: the kernel wants views of its own type, which are made in scratch ---- */
+
+static size_t views_bytes(int n)
+{
+    return ((size_t)n * sizeof(dck_view) + 63) / 64 * 64;
+}
+
+static dck_view *views_in(void *memory, int n, const dc_view *from)
+{
+    dck_view *to = memory;
+    for (int i = 0; i < n; i++)
+        to[i] = lanes(from[i]);
+    return to;
+}
+
+static void sum_forward(const dc_cpu_backend *b, const dc_kernel_args *a, int first, const float *weight,
+                        const int *index)
+{
+    int n = a->n_inputs - first;
+    const dck_view *x = views_in(a->scratch, n, a->inputs + first);
+    b->kernels->mix_forward(n, x, weight, index, lanes(a->output), used_blocks(a), b->threads);
+}
+
+static void sum_backward(const dc_cpu_backend *b, const dc_kernel_args *a, int first, const float *weight,
+                         const int *index, float *dweight)
+{
+    int n = a->n_inputs - first;
+    char *scratch = a->scratch;
+    const dck_view *x = views_in(scratch, n, a->inputs + first);
+    const dck_view *dx = views_in(scratch + views_bytes(n), n, a->input_grads + first);
+    b->kernels->mix_backward(n, x, weight, index, lanes(a->output_grad), dx, a->accumulate + first, dweight,
+                             used_blocks(a), scratch + 2 * views_bytes(n), b->threads);
+}
+
+static void sum_extra(const dc_cpu_backend *b, const dc_kernel *k, dc_cpu_extra *extra)
+{
+    int n = k->n_inputs; /* one too many for a mix, whose first input is the softmax */
+    extra->forward_scratch_bytes = views_bytes(n);
+    extra->backward_scratch_bytes =
+        2 * views_bytes(n) + b->kernels->mix_backward_scratch_bytes(n, shaped(k->output), k->blocks, b->threads);
+}
+
+static void add_forward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
+{
+    (void)k;
+    sum_forward(b, a, 0, NULL, NULL);
+}
+
+static void add_backward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
+{
+    (void)k;
+    sum_backward(b, a, 0, NULL, NULL, NULL);
+}
+
+static void mix_forward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
+{
+    (void)k;
+    sum_forward(b, a, 1, a->inputs[0].data, a->index + 1);
+}
+
+static void mix_backward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
+{
+    (void)k;
+    sum_backward(b, a, 1, a->inputs[0].data, a->index + 1, a->input_grads[0].data);
+}
+
+/* ---- softmax of alpha: a few numbers ---- */
+
+static void softmax_forward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
+{
+    (void)b;
+    const int columns = k->output.w;
+    for (int r = 0; r < k->output.c; r++) {
+        const float *alpha = a->params[0] + (size_t)r * (size_t)columns;
+        float *p = a->output.data + (size_t)r * (size_t)columns, highest = alpha[0];
+        double total = 0;
+        for (int c = 1; c < columns; c++)
+            highest = alpha[c] > highest ? alpha[c] : highest;
+        for (int c = 0; c < columns; c++) {
+            p[c] = expf(alpha[c] - highest);
+            total += (double)p[c];
+        }
+        for (int c = 0; c < columns; c++)
+            p[c] = (float)((double)p[c] / total);
+    }
+}
+
+static void softmax_backward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
+{
+    (void)b;
+    const int columns = k->output.w;
+    if (!a->param_grads[0])
+        return;
+    for (int r = 0; r < k->output.c; r++) {
+        const size_t row = (size_t)r * (size_t)columns;
+        const float *p = a->output.data + row, *dp = a->output_grad.data + row;
+        double mean = 0;
+        for (int c = 0; c < columns; c++)
+            mean += (double)p[c] * (double)dp[c];
+        for (int c = 0; c < columns; c++)
+            a->param_grads[0][row + (size_t)c] = (float)((double)p[c] * ((double)dp[c] - mean));
+    }
+}
+
+/* ---- concat that could not lie in place ---- */
+
+/* The channels of the whole that part i is. */
+static dck_view range_of(dc_view whole, const dc_view *parts, int i)
+{
+    dck_view view = lanes(whole);
+    size_t channel = (size_t)view.h * (size_t)view.w * DCK_LANES;
+    for (int j = 0; j < i; j++)
+        view.data += (size_t)parts[j].shape.c * channel;
+    view.c = parts[i].shape.c;
+    return view;
+}
+
+static void concat_forward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
+{
+    (void)k;
+    for (int i = 0; i < a->n_inputs; i++)
+        b->kernels->copy(lanes(a->inputs[i]), range_of(a->output, a->inputs, i), false, used_blocks(a), b->threads);
+}
+
+static void concat_backward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
+{
+    (void)k;
+    for (int i = 0; i < a->n_inputs; i++)
+        if (a->input_grads[i].data)
+            b->kernels->copy(range_of(a->output_grad, a->inputs, i), lanes(a->input_grads[i]), a->accumulate[i],
+                             used_blocks(a), b->threads);
+}
+
+/* ---- the 'none' operation ---- */
+
+static void zero_forward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
+{
+    (void)k;
+    b->kernels->zero(lanes(a->output), used_blocks(a), b->threads);
+}
+
+static void zero_backward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
+{
+    (void)k;
+    if (a->input_grads[0].data && !a->accumulate[0])
+        b->kernels->zero(lanes(a->input_grads[0]), used_blocks(a), b->threads);
+}
+
+/* ---- random masks ---- */
+
+/* Both directions of drop-path are y (+)= x * mask / keep with the same mask. */
+static void drop_images(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a, dc_view x, dc_view y,
+                        bool accumulate)
+{
+    const dc_step *step = a->step;
+    const int blocks = used_blocks(a);
+    const float keep = 1 - step->drop_path_rate;
+    const dc_rng_key key = {.seed = step->seed, .stream = k->stream};
+    float *factor = a->scratch;
+    if (!step->training || step->drop_path_rate <= 0) {
+        b->kernels->copy(lanes(x), lanes(y), accumulate, blocks, b->threads);
+        return;
+    }
+    for (int i = 0; i < blocks * DCK_LANES; i++)
+        factor[i] = dc_rng_uniform(key, step->index, (uint64_t)step->first_image + (uint64_t)i) < keep ? 1 / keep : 0;
+    b->kernels->scale_images(lanes(x), factor, lanes(y), accumulate, blocks, b->threads);
+}
+
+static void drop_path_forward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
+{
+    drop_images(b, k, a, a->inputs[0], a->output, false);
+}
+
+static void drop_path_backward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
+{
+    if (a->input_grads[0].data)
+        drop_images(b, k, a, a->output_grad, a->input_grads[0], a->accumulate[0]);
+}
+
+static void drop_path_extra(const dc_cpu_backend *b, const dc_kernel *k, dc_cpu_extra *extra)
+{
+    (void)b;
+    extra->forward_scratch_bytes = extra->backward_scratch_bytes = (size_t)k->blocks * DCK_LANES * sizeof(float);
+}
+
+static void drop_elements(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a, dc_view x, dc_view y,
+                          bool accumulate)
+{
+    const dc_step *step = a->step;
+    if (!step->training || k->attr.rate <= 0)
+        b->kernels->copy(lanes(x), lanes(y), accumulate, used_blocks(a), b->threads);
+    else
+        b->kernels->dropout(lanes(x), lanes(y), accumulate, k->attr.rate, step->seed, k->stream, step->index,
+                            step->first_image, used_blocks(a), b->threads);
+}
+
+static void dropout_forward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
+{
+    drop_elements(b, k, a, a->inputs[0], a->output, false);
+}
+
+static void dropout_backward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
+{
+    if (a->input_grads[0].data)
+        drop_elements(b, k, a, a->output_grad, a->input_grads[0], a->accumulate[0]);
+}
+
+/* ---- loss ---- */
+
+static void cross_entropy_forward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
+{
+    b->kernels->cross_entropy_forward(lanes(a->inputs[0]), a->step->labels, k->attr.smoothing, a->step->n_images,
+                                      a->saved, a->output.data);
+}
+
+static void cross_entropy_backward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
+{
+    if (a->input_grads[0].data)
+        b->kernels->cross_entropy_backward(a->saved, a->step->labels, k->attr.smoothing, k->attr.weight,
+                                           a->step->n_images, lanes(a->input_grads[0]), a->accumulate[0]);
+}
+
+static void cross_entropy_extra(const dc_cpu_backend *b, const dc_kernel *k, dc_cpu_extra *extra)
+{
+    (void)b;
+    extra->saved_bytes = (size_t)k->blocks * DCK_LANES * (size_t)k->input.c * sizeof(float);
+}
+
+const dc_cpu_op dc_cpu_ops[DC_OP_COUNT] = {
+    [DC_OP_CONV] = {conv_forward, conv_backward, conv_extra},
+    [DC_OP_BATCH_NORM] = {norm_forward, norm_backward, norm_extra},
+    [DC_OP_RELU] = {relu_forward, relu_backward, NULL},
+    [DC_OP_MAX_POOL] = {max_pool_forward, max_pool_backward, NULL},
+    [DC_OP_AVG_POOL] = {avg_pool_forward, avg_pool_backward, NULL},
+    [DC_OP_GLOBAL_AVG_POOL] = {global_avg_pool_forward, global_avg_pool_backward, NULL},
+    [DC_OP_LINEAR] = {linear_forward, linear_backward, linear_extra},
+    [DC_OP_ADD] = {add_forward, add_backward, sum_extra},
+    [DC_OP_SOFTMAX] = {softmax_forward, softmax_backward, NULL},
+    [DC_OP_MIX] = {mix_forward, mix_backward, sum_extra},
+    [DC_OP_CONCAT] = {concat_forward, concat_backward, NULL},
+    [DC_OP_ZERO] = {zero_forward, zero_backward, NULL},
+    [DC_OP_DROP_PATH] = {drop_path_forward, drop_path_backward, drop_path_extra},
+    [DC_OP_DROPOUT] = {dropout_forward, dropout_backward, NULL},
+    [DC_OP_CROSS_ENTROPY] = {cross_entropy_forward, cross_entropy_backward, cross_entropy_extra},
+};
