@@ -1,0 +1,38 @@
+/* Convolution: chooses the family of kernels. */
+#include "conv.h"
+
+static bool is_depthwise(const dck_conv *k, dck_view x, dck_view y)
+{
+    return k->groups == x.c && k->groups == y.c;
+}
+
+size_t DCK(conv_forward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int blocks, int threads)
+{
+    (void)blocks;
+    return is_depthwise(k, x, y) ? DCK(depthwise_forward_scratch_bytes)(k, x, y, threads)
+                                 : DCK(dense_forward_scratch_bytes)(k, threads);
+}
+
+void DCK(conv_forward)(const dck_conv *k, dck_view x, const float *w, dck_view y, int blocks, void *scratch,
+                       int threads)
+{
+    if (is_depthwise(k, x, y))
+        DCK(depthwise_forward)(k, x, w, y, blocks, scratch, threads);
+    else
+        DCK(dense_forward)(k, x, w, y, blocks, scratch, threads);
+}
+
+size_t DCK(conv_backward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int blocks, int threads)
+{
+    return is_depthwise(k, x, y) ? DCK(depthwise_backward_scratch_bytes)(k, x, y, blocks, threads)
+                                 : DCK(dense_backward_scratch_bytes)(k, x, y, blocks, threads);
+}
+
+void DCK(conv_backward)(const dck_conv *k, dck_view x, const float *w, dck_view dy, dck_view dx, bool accumulate,
+                        float *dw, int blocks, void *scratch, int threads)
+{
+    if (is_depthwise(k, x, dy))
+        DCK(depthwise_backward)(k, x, w, dy, dx, accumulate, dw, blocks, scratch, threads);
+    else
+        DCK(dense_backward)(k, x, w, dy, dx, accumulate, dw, blocks, scratch, threads);
+}

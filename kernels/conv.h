@@ -1,0 +1,71 @@
+/* What the convolution files share. Dense convolution (pointwise is one with a single tap) is a matrix product over
+ * panels: small cache-resident copies of the input, row r = (channel, tap), column = pixel of a grid, gathered so that
+ * strides, dilations, padding and ReLU are dealt with once, outside the inner loops. */
+#ifndef DCK_CONV_H
+#define DCK_CONV_H
+
+#include "internal.h"
+
+enum {
+    DCK_PANEL_ROWS = 72,   /* a multiple of every tile height */
+    DCK_PANEL_PIXELS = 36, /* 72 * 37 * 64 bytes = 170 kB: two panels stay in a level-2 cache of 512 kB */
+    DCK_PANEL_BYTES = DCK_PANEL_ROWS * (DCK_PANEL_PIXELS + 1) * DCK_PIXEL_BYTES,
+};
+
+/* The pixel that a tap reads: (grid_y * step + y, grid_x * step + x); outside of the image it is zero. */
+typedef struct dck_tap {
+    int y, x;
+} dck_tap;
+
+typedef struct dck_gather {
+    int h, w;   /* of the image */
+    int grid_w; /* columns are pixels of the grid in row-major order */
+    int step;
+    int n_taps;
+    const dck_tap *tap;
+    bool relu;
+} dck_gather;
+
+/* panel[r][p] for rows first_row.. (channel * n_taps + tap) and pixels first_pixel..; ld: pixels from row to row.
+ * image: the first channel's plane of one block. */
+void DCK(gather)(const dck_gather *g, const float *image, int first_row, int rows, int first_pixel, int pixels,
+                 float *panel, int ld);
+
+/* out[i][p] (+)= (mask[i][p] > 0 ?) sum_r a[i][r] * panel[r][p]; ld_*: floats (a), pixels (others) from row to row.
+ * mask NULL: none. */
+void DCK(product)(const float *a, size_t ld_a, const float *panel, int ld, int rows, int m, int pixels, float *out,
+                  size_t ld_out, bool add, const float *mask, size_t ld_mask);
+
+/* out[i][r] += sum over pixels and images of left[i][p] * right[r][p]. */
+void DCK(outer_product)(const float *left, int m, const float *right, int rows, int ld, int pixels, float *out,
+                        size_t ld_out);
+
+/* dw[i] = sum of partial[unit][i] in the order of the units. Called by all threads of a parallel region. */
+void DCK(sum_partials)(const float *partial, int units, size_t count, float *dw);
+
+/* The two families that conv.c chooses from; as their namesakes in kernels.h. */
+size_t DCK(dense_forward_scratch_bytes)(const dck_conv *k, int threads);
+void DCK(dense_forward)(const dck_conv *k, dck_view x, const float *w, dck_view y, int blocks, void *scratch,
+                        int threads);
+size_t DCK(dense_backward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int blocks, int threads);
+void DCK(dense_backward)(const dck_conv *k, dck_view x, const float *w, dck_view dy, dck_view dx, bool accumulate,
+                         float *dw, int blocks, void *scratch, int threads);
+size_t DCK(depthwise_forward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int threads);
+void DCK(depthwise_forward)(const dck_conv *k, dck_view x, const float *w, dck_view y, int blocks, void *scratch,
+                            int threads);
+size_t DCK(depthwise_backward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int blocks, int threads);
+void DCK(depthwise_backward)(const dck_conv *k, dck_view x, const float *w, dck_view dy, dck_view dx, bool accumulate,
+                             float *dw, int blocks, void *scratch, int threads);
+
+/* Scratch is cut into pieces that begin on a cache line. */
+DCK_INLINE size_t dck_lines(size_t bytes)
+{
+    return (bytes + 63) / 64 * 64;
+}
+
+DCK_INLINE size_t dck_plane(dck_view v)
+{
+    return (size_t)v.h * v.w * DCK_LANES;
+}
+
+#endif

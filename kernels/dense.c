@@ -1,0 +1,334 @@
+/* Dense and grouped convolution of any kernel, stride, dilation and padding; pointwise is the one with a single tap.
+ *
+ * Forward: y[o] = sum_r w[o][r] * panel[r], r = (channel, tap). Gradient of x: the same product with the weights
+ * transposed and dy as input, once for each of the stride^2 phases of x's pixels, whose taps are fixed. Gradient of
+ * w: outer products of a panel of dy and a panel of x, summed per unit (a fixed range of blocks and pixels) and then
+ * over the units, so that the number of threads changes nothing. */
+#include "conv.h"
+
+#include <omp.h>
+#include <string.h>
+
+enum { MAX_UNITS = 32 };
+
+/* Pixels of a grid are cut into equal chunks, rows into equal ranges. */
+typedef struct cut {
+    int count, size;
+} cut;
+
+static cut cut_pixels(int pixels)
+{
+    int count = (pixels + DCK_PANEL_PIXELS - 1) / DCK_PANEL_PIXELS;
+    int size = ((pixels + count - 1) / count + 2) / 3 * 3; /* whole tiles */
+    return (cut){(pixels + size - 1) / size, size};
+}
+
+static cut cut_rows(int rows)
+{
+    int count = (rows + DCK_PANEL_ROWS - 1) / DCK_PANEL_ROWS;
+    int size = count > 0 ? ((rows + count - 1) / count + 7) / 8 * 8 : DCK_PANEL_ROWS;
+    return (cut){(rows + size - 1) / size, size};
+}
+
+static int cut_length(cut c, int i, int total)
+{
+    return total - i * c.size < c.size ? total - i * c.size : c.size;
+}
+
+/* An odd number of cache lines from row to row, so that rows spread over the cache's sets. */
+static int leading(int pixels)
+{
+    return pixels | 1;
+}
+
+/* One product over a whole batch: from is gathered, to is written at pixels (grid * step + phase). */
+typedef struct pass {
+    dck_gather gather;
+    dck_view from, to, mask; /* mask.data NULL: none */
+    const float *a;          /* [groups * m][rows] */
+    int groups, m, rows;     /* m, rows: of one group */
+    int grid_h, step, phase_y, phase_x;
+    bool add;
+} pass;
+
+/* The pixels of a chunk from a compact panel to their places. */
+static void scatter(const pass *s, const float *result, int ld, int m, int first_pixel, int pixels, float *out,
+                    const float *mask, bool add)
+{
+    for (int i = 0; i < m; i++)
+        for (int p = 0; p < pixels; p++) {
+            int y = (first_pixel + p) / s->gather.grid_w * s->step + s->phase_y;
+            int x = (first_pixel + p) % s->gather.grid_w * s->step + s->phase_x;
+            size_t at = i * dck_plane(s->to) + ((size_t)y * s->to.w + x) * DCK_LANES;
+            const dck_vec *from = (const dck_vec *)(result + ((size_t)i * ld + p) * DCK_LANES);
+            dck_vec *to = (dck_vec *)(out + at);
+            for (int v = 0; v < DCK_PER_PIXEL; v++) {
+                dck_vec value = from[v];
+                if (mask)
+                    value = dck_where(((const dck_vec *)(mask + at))[v] > (dck_vec){0}, value);
+                if (add)
+                    value += to[v];
+                to[v] = value;
+            }
+        }
+}
+
+/* Outputs first..first + m of a group, one chunk of pixels, one block. */
+static void pass_chunk(const pass *s, int block, int group, int first, int m, int first_pixel, int pixels, float *panel,
+                       float *result)
+{
+    const float *image = s->from.data + block * s->from.stride +
+                         (size_t)group * (s->from.c / s->groups) * s->gather.h * s->gather.w * DCK_LANES;
+    const size_t plane = dck_plane(s->to), channel = (size_t)group * s->m + first;
+    float *out = s->to.data + block * s->to.stride + channel * plane;
+    const float *mask = s->mask.data ? s->mask.data + block * s->mask.stride + channel * plane : NULL;
+    const float *a = s->a + channel * s->rows;
+    const int ld = leading(pixels);
+    const cut ranges = cut_rows(s->rows);
+    for (int i = 0, n = ranges.count > 0 ? ranges.count : 1; i < n; i++) {
+        int row = i * ranges.size, rows = cut_length(ranges, i, s->rows);
+        bool add = s->add || i > 0;
+        DCK(gather)(&s->gather, image, row, rows, first_pixel, pixels, panel, ld);
+        if (s->step == 1) {
+            size_t at = (size_t)first_pixel * DCK_LANES;
+            DCK(product)
+            (a + row, s->rows, panel, ld, rows, m, pixels, out + at, plane / DCK_LANES, add, mask ? mask + at : NULL,
+             plane / DCK_LANES);
+        } else {
+            DCK(product)(a + row, s->rows, panel, ld, rows, m, pixels, result, ld, false, NULL, 0);
+            scatter(s, result, ld, m, first_pixel, pixels, out, mask, add);
+        }
+    }
+}
+
+static void run_pass(const pass *s, int blocks, char *panels, int threads)
+{
+    const int grid = s->grid_h * s->gather.grid_w;
+    if (grid == 0)
+        return;
+    const cut chunks = cut_pixels(grid), ranges = cut_rows(s->m);
+#pragma omp parallel num_threads(threads)
+    {
+        float *panel = (float *)(panels + (size_t)omp_get_thread_num() * 2 * DCK_PANEL_BYTES);
+        float *result = panel + DCK_PANEL_BYTES / sizeof(float);
+#pragma omp for collapse(4) schedule(static)
+        for (int block = 0; block < blocks; block++)
+            for (int group = 0; group < s->groups; group++)
+                for (int range = 0; range < ranges.count; range++)
+                    for (int chunk = 0; chunk < chunks.count; chunk++)
+                        pass_chunk(s, block, group, range * ranges.size, cut_length(ranges, range, s->m),
+                                   chunk * chunks.size, cut_length(chunks, chunk, grid), panel, result);
+    }
+}
+
+/* ---- forward ---- */
+
+static int forward_taps(const dck_conv *k, dck_tap *tap)
+{
+    int n = 0;
+    for (int j = 0; j < k->kernel; j++)
+        for (int i = 0; i < k->kernel; i++)
+            tap[n++] = (dck_tap){j * k->dilation - k->pad_begin, i * k->dilation - k->pad_begin};
+    return n;
+}
+
+static dck_gather forward_gather(const dck_conv *k, dck_view x, dck_view y, dck_tap *tap)
+{
+    return (dck_gather){x.h, x.w, y.w, k->stride, forward_taps(k, tap), tap, k->relu};
+}
+
+static size_t taps_bytes(const dck_conv *k)
+{
+    return dck_lines((size_t)k->kernel * k->kernel * sizeof(dck_tap));
+}
+
+size_t DCK(dense_forward_scratch_bytes)(const dck_conv *k, int threads)
+{
+    return taps_bytes(k) + (size_t)threads * 2 * DCK_PANEL_BYTES;
+}
+
+void DCK(dense_forward)(const dck_conv *k, dck_view x, const float *w, dck_view y, int blocks, void *scratch,
+                        int threads)
+{
+    pass s = {.gather = forward_gather(k, x, y, scratch),
+              .from = x,
+              .to = y,
+              .a = w,
+              .groups = k->groups,
+              .m = y.c / k->groups,
+              .grid_h = y.h,
+              .step = 1};
+    s.rows = x.c / k->groups * s.gather.n_taps;
+    run_pass(&s, blocks, (char *)scratch + taps_bytes(k), threads);
+}
+
+/* ---- backward ---- */
+
+static size_t weight_count(const dck_conv *k, dck_view x, dck_view y)
+{
+    return (size_t)y.c * (x.c / k->groups) * k->kernel * k->kernel;
+}
+
+/* The fixed units whose sums make up the weight gradient: ranges of (block, chunk). */
+static cut cut_units(dck_view y, int blocks)
+{
+    int items = blocks * cut_pixels(y.h * y.w).count;
+    int size = (items + MAX_UNITS - 1) / MAX_UNITS;
+    return (cut){(items + size - 1) / size, size};
+}
+
+typedef struct backward_scratch {
+    dck_tap *tap;
+    float *transposed, *partial;
+    char *panels;
+    size_t bytes;
+} backward_scratch;
+
+static backward_scratch lay_out(const dck_conv *k, dck_view x, dck_view y, int blocks, int threads, char *memory)
+{
+    size_t weights = dck_lines(weight_count(k, x, y) * sizeof(float));
+    size_t partials = dck_lines(weight_count(k, x, y) * cut_units(y, blocks).count * sizeof(float));
+    size_t head = taps_bytes(k) + weights + partials;
+    return (backward_scratch){(dck_tap *)memory, (float *)(memory + taps_bytes(k)),
+                              (float *)(memory + taps_bytes(k) + weights), memory + head,
+                              head + (size_t)threads * 2 * DCK_PANEL_BYTES};
+}
+
+size_t DCK(dense_backward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int blocks, int threads)
+{
+    return lay_out(k, x, y, blocks, threads, NULL).bytes;
+}
+
+/* The taps that reach x's pixels (grid * stride + phase): dy's pixel is (grid + tap). taken: each one's index in the
+ * kernel. */
+static int phase_taps(const dck_conv *k, int phase_y, int phase_x, dck_tap *tap)
+{
+    int n = 0;
+    for (int j = 0; j < k->kernel; j++)
+        for (int i = 0; i < k->kernel; i++) {
+            int y = phase_y + k->pad_begin - j * k->dilation, x = phase_x + k->pad_begin - i * k->dilation;
+            if (y % k->stride == 0 && x % k->stride == 0)
+                tap[n++] = (dck_tap){y / k->stride, x / k->stride};
+        }
+    return n;
+}
+
+/* transposed[group][i][o][tap of the phase] = w[group][o][i][tap] */
+static void transpose_phase(const dck_conv *k, int in, int out, int n_taps, int phase_y, int phase_x, const float *w,
+                            float *transposed)
+{
+    const size_t size = (size_t)k->kernel * k->kernel;
+    for (int c = 0; c < k->groups * in; c++) {
+        const float *from = w + ((size_t)(c / in) * out * in + c % in) * size;
+        float *to = transposed + (size_t)c * out * n_taps;
+        for (int j = 0, n = 0; j < k->kernel; j++)
+            for (int i = 0; i < k->kernel; i++) {
+                int y = phase_y + k->pad_begin - j * k->dilation, x = phase_x + k->pad_begin - i * k->dilation;
+                if (y % k->stride != 0 || x % k->stride != 0)
+                    continue;
+                for (int o = 0; o < out; o++)
+                    to[(size_t)o * n_taps + n] = from[(size_t)o * in * size + (size_t)j * k->kernel + i];
+                n++;
+            }
+    }
+}
+
+static void backward_data(const dck_conv *k, dck_view x, const float *w, dck_view dy, dck_view dx, bool accumulate,
+                          int blocks, const backward_scratch *memory, int threads)
+{
+    const int s = k->stride, in = x.c / k->groups, out = dy.c / k->groups;
+    for (int phase_y = 0; phase_y < s && phase_y < x.h; phase_y++)
+        for (int phase_x = 0; phase_x < s && phase_x < x.w; phase_x++) {
+            int n = phase_taps(k, phase_y, phase_x, memory->tap);
+            if (n == 0 && accumulate)
+                continue;
+            transpose_phase(k, in, out, n, phase_y, phase_x, w, memory->transposed);
+            int grid_w = (x.w - phase_x + s - 1) / s;
+            pass p = {.gather = {dy.h, dy.w, grid_w, 1, n, memory->tap, false},
+                      .from = dy,
+                      .to = dx,
+                      .a = memory->transposed,
+                      .groups = k->groups,
+                      .m = in,
+                      .rows = out * n,
+                      .grid_h = (x.h - phase_y + s - 1) / s,
+                      .step = s,
+                      .phase_y = phase_y,
+                      .phase_x = phase_x,
+                      .add = accumulate};
+            if (k->relu)
+                p.mask = x;
+            run_pass(&p, blocks, memory->panels, threads);
+        }
+}
+
+typedef struct weight_pass {
+    dck_gather x_gather, dy_gather;
+    dck_view x, dy;
+    int groups, m, rows;
+    cut chunks, units, ranges, row_ranges;
+    float *partial;
+    size_t weights;
+} weight_pass;
+
+/* One unit's sums for outputs first..first + m of a group. */
+static void weight_unit(const weight_pass *s, int items, int unit, int group, int range, float *dy_panel,
+                        float *x_panel)
+{
+    const int grid = s->dy.h * s->dy.w, first = range * s->ranges.size, m = cut_length(s->ranges, range, s->m);
+    const int in = s->x.c / s->groups;
+    float *sum = s->partial + unit * s->weights + ((size_t)group * s->m + first) * s->rows;
+    memset(sum, 0, (size_t)m * s->rows * sizeof(float));
+    for (int item = unit * s->units.size, i = 0; i < cut_length(s->units, unit, items); i++, item++) {
+        int block = item / s->chunks.count, chunk = item % s->chunks.count;
+        int first_pixel = chunk * s->chunks.size, pixels = cut_length(s->chunks, chunk, grid), ld = leading(pixels);
+        const float *dy = s->dy.data + block * s->dy.stride + (size_t)group * s->m * dck_plane(s->dy);
+        const float *x = s->x.data + block * s->x.stride + (size_t)group * in * dck_plane(s->x);
+        DCK(gather)(&s->dy_gather, dy, first, m, first_pixel, pixels, dy_panel, ld);
+        for (int j = 0; j < s->row_ranges.count; j++) {
+            int row = j * s->row_ranges.size, rows = cut_length(s->row_ranges, j, s->rows);
+            DCK(gather)(&s->x_gather, x, row, rows, first_pixel, pixels, x_panel, ld);
+            DCK(outer_product)(dy_panel, m, x_panel, rows, ld, pixels, sum + row, s->rows);
+        }
+    }
+}
+
+static void backward_weights(const dck_conv *k, dck_view x, dck_view dy, float *dw, int blocks,
+                             const backward_scratch *memory, int threads)
+{
+    const dck_tap here = {0, 0};
+    weight_pass s = {.x_gather = forward_gather(k, x, dy, memory->tap),
+                     .dy_gather = {dy.h, dy.w, dy.w, 1, 1, &here, false},
+                     .x = x,
+                     .dy = dy,
+                     .groups = k->groups,
+                     .m = dy.c / k->groups,
+                     .chunks = cut_pixels(dy.h * dy.w),
+                     .units = cut_units(dy, blocks),
+                     .partial = memory->partial,
+                     .weights = weight_count(k, x, dy)};
+    s.rows = x.c / k->groups * s.x_gather.n_taps;
+    s.ranges = cut_rows(s.m);
+    s.row_ranges = cut_rows(s.rows);
+#pragma omp parallel num_threads(threads)
+    {
+        float *panel = (float *)(memory->panels + (size_t)omp_get_thread_num() * 2 * DCK_PANEL_BYTES);
+#pragma omp for collapse(3) schedule(static)
+        for (int unit = 0; unit < s.units.count; unit++)
+            for (int group = 0; group < s.groups; group++)
+                for (int range = 0; range < s.ranges.count; range++)
+                    weight_unit(&s, blocks * s.chunks.count, unit, group, range, panel,
+                                panel + DCK_PANEL_BYTES / sizeof(float));
+        DCK(sum_partials)(s.partial, s.units.count, s.weights, dw);
+    }
+}
+
+void DCK(dense_backward)(const dck_conv *k, dck_view x, const float *w, dck_view dy, dck_view dx, bool accumulate,
+                         float *dw, int blocks, void *scratch, int threads)
+{
+    backward_scratch memory = lay_out(k, x, dy, blocks, threads, scratch);
+    if (dw)
+        backward_weights(k, x, dy, dw, blocks, &memory, threads);
+    if (dx.data)
+        backward_data(k, x, w, dy, dx, accumulate, blocks, &memory, threads);
+}

@@ -1,0 +1,236 @@
+/* Panels and the two matrix products over them. */
+#include "conv.h"
+
+#include <string.h>
+
+enum {
+    TILE_M = DCK_VECTOR == 16 ? 8 : 4, /* 8 x 3, 4 x 3, 4 x 2 accumulators: 24 of 32, 12 of 16, 8 of 16 registers */
+    TILE_V = DCK_VECTOR == 4 ? 2 : 3,
+    OUTER_M = DCK_VECTOR == 16  ? 6
+              : DCK_VECTOR == 8 ? 3
+                                : 2, /* times four rows */
+    STRIP_BYTES = 24 * 1024,         /* columns of a panel that stay in the level-1 cache */
+};
+
+/* ---- gather ---- */
+
+static void copy_run(const dck_vec *restrict from, int step, dck_vec *restrict to, int pixels, bool relu)
+{
+    if (step == 1) {
+        int n = pixels * DCK_PER_PIXEL;
+        for (int i = 0; i < n; i++)
+            to[i] = relu ? dck_relu(from[i]) : (dck_vec)from[i];
+        return;
+    }
+    for (int p = 0; p < pixels; p++)
+        for (int v = 0; v < DCK_PER_PIXEL; v++) {
+            dck_vec x = from[(size_t)p * step * DCK_PER_PIXEL + v];
+            to[p * DCK_PER_PIXEL + v] = relu ? dck_relu(x) : x;
+        }
+}
+
+/* One run of grid pixels in a row of the image: column x0, x0 + step, ... */
+static void gather_run(const dck_gather *g, const float *row, int x0, int pixels, float *to)
+{
+    int begin = x0 >= 0 ? 0 : (-x0 + g->step - 1) / g->step;
+    int end = x0 >= g->w ? 0 : (g->w - 1 - x0) / g->step + 1;
+    end = end < pixels ? end : pixels;
+    if (begin >= end) {
+        memset(to, 0, (size_t)pixels * DCK_PIXEL_BYTES);
+        return;
+    }
+    memset(to, 0, (size_t)begin * DCK_PIXEL_BYTES);
+    copy_run((const dck_vec *)(row + (x0 + begin * g->step) * DCK_LANES), g->step, (dck_vec *)(to + begin * DCK_LANES),
+             end - begin, g->relu);
+    memset(to + end * DCK_LANES, 0, (size_t)(pixels - end) * DCK_PIXEL_BYTES);
+}
+
+void DCK(gather)(const dck_gather *g, const float *image, int first_row, int rows, int first_pixel, int pixels,
+                 float *panel, int ld)
+{
+    bool plain = g->step == 1 && g->n_taps == 1 && g->tap->y == 0 && g->tap->x == 0 && g->grid_w == g->w &&
+                 first_pixel + pixels <= g->h * g->w;
+    for (int r = 0; r < rows; r++, panel += (size_t)ld * DCK_LANES) {
+        const float *plane = image + (size_t)((first_row + r) / g->n_taps) * g->h * g->w * DCK_LANES;
+        if (plain) {
+            copy_run((const dck_vec *)(plane + (size_t)first_pixel * DCK_LANES), 1, (dck_vec *)panel, pixels, g->relu);
+            continue;
+        }
+        dck_tap tap = g->tap[(first_row + r) % g->n_taps];
+        int grid_y = first_pixel / g->grid_w, grid_x = first_pixel % g->grid_w;
+        for (int p = 0; p < pixels; grid_y++, grid_x = 0) {
+            int run = g->grid_w - grid_x < pixels - p ? g->grid_w - grid_x : pixels - p;
+            int y = grid_y * g->step + tap.y;
+            float *to = panel + (size_t)p * DCK_LANES;
+            if (y < 0 || y >= g->h)
+                memset(to, 0, (size_t)run * DCK_PIXEL_BYTES);
+            else
+                gather_run(g, plane + (size_t)y * g->w * DCK_LANES, grid_x * g->step + tap.x, run, to);
+            p += run;
+        }
+    }
+}
+
+/* ---- product ---- */
+
+typedef struct output {
+    dck_vec *to;
+    const dck_vec *mask;
+    size_t ld, ld_mask;
+    bool add;
+} output;
+
+DCK_INLINE void product_tile(int m, int n, const float *restrict a, size_t ld_a, const dck_vec *restrict b, size_t ld,
+                             int rows, output out)
+{
+    dck_vec sum[TILE_M][TILE_V];
+    for (int i = 0; i < m; i++)
+        for (int j = 0; j < n; j++)
+            sum[i][j] = (dck_vec){0};
+    for (int r = 0; r < rows; r++, b += ld) {
+        dck_vec x[TILE_V];
+        for (int j = 0; j < n; j++)
+            x[j] = b[j];
+        for (int i = 0; i < m; i++) {
+            dck_vec w = dck_set(a[(size_t)i * ld_a + r]);
+            for (int j = 0; j < n; j++)
+                sum[i][j] += w * x[j];
+        }
+    }
+    for (int i = 0; i < m; i++)
+        for (int j = 0; j < n; j++) {
+            dck_vec *to = &out.to[i * out.ld + j];
+            dck_vec value = sum[i][j];
+            if (out.mask)
+                value = dck_where(out.mask[i * out.ld_mask + j] > (dck_vec){0}, value);
+            if (out.add)
+                value += *to;
+            *to = value;
+        }
+}
+
+DCK_INLINE void product_strip(int m, const float *a, size_t ld_a, const dck_vec *b, size_t ld, int rows, int n,
+                              output out)
+{
+    int j = 0;
+    for (; j + TILE_V <= n; j += TILE_V) {
+        product_tile(m, TILE_V, a, ld_a, b + j, ld, rows, out);
+        out.to += TILE_V;
+        out.mask += out.mask ? TILE_V : 0;
+    }
+    if (n - j == 2)
+        product_tile(m, 2, a, ld_a, b + j, ld, rows, out);
+    else if (n - j == 1)
+        product_tile(m, 1, a, ld_a, b + j, ld, rows, out);
+}
+
+static int tile_below(int m)
+{
+    return m >= 8 && TILE_M == 8 ? 8 : m >= 4 ? 4 : m >= 2 ? 2 : 1;
+}
+
+void DCK(product)(const float *a, size_t ld_a, const float *panel, int ld, int rows, int m, int pixels, float *out,
+                  size_t ld_out, bool add, const float *mask, size_t ld_mask)
+{
+    const int whole = TILE_V * DCK_PER_PIXEL; /* so that strips begin on cache lines */
+    int strip = STRIP_BYTES / (rows > 0 ? rows : 1) / (int)sizeof(dck_vec) / whole * whole;
+    strip = strip > whole ? strip : whole;
+    const dck_vec *b = (const dck_vec *)panel;
+    const size_t ld_b = (size_t)ld * DCK_PER_PIXEL;
+    for (int j = 0, n = pixels * DCK_PER_PIXEL; j < n; j += strip) {
+        int width = n - j < strip ? n - j : strip;
+        for (int i = 0, tile; i < m; i += tile) {
+            tile = tile_below(m - i);
+            output to = {(dck_vec *)out + i * ld_out * DCK_PER_PIXEL + j,
+                         mask ? (const dck_vec *)mask + i * ld_mask * DCK_PER_PIXEL + j : NULL, ld_out * DCK_PER_PIXEL,
+                         ld_mask * DCK_PER_PIXEL, add};
+            const float *rows_a = a + (size_t)i * ld_a;
+            if (tile == 8 && TILE_M == 8)
+                product_strip(TILE_M, rows_a, ld_a, b + j, ld_b, rows, width, to);
+            else if (tile == 4)
+                product_strip(4, rows_a, ld_a, b + j, ld_b, rows, width, to);
+            else if (tile == 2)
+                product_strip(2, rows_a, ld_a, b + j, ld_b, rows, width, to);
+            else
+                product_strip(1, rows_a, ld_a, b + j, ld_b, rows, width, to);
+        }
+    }
+}
+
+/* ---- outer product ---- */
+
+DCK_INLINE void outer_tile(int m, const dck_vec *restrict left, const dck_vec *restrict right, size_t ld, int n,
+                           float *restrict out, size_t ld_out)
+{
+    dck_vec sum[OUTER_M][4];
+    for (int i = 0; i < m; i++)
+        for (int r = 0; r < 4; r++)
+            sum[i][r] = (dck_vec){0};
+    for (int j = 0; j < n; j++) {
+        dck_vec g[OUTER_M];
+        for (int i = 0; i < m; i++)
+            g[i] = left[i * ld + j];
+        for (int r = 0; r < 4; r++) {
+            dck_vec x = right[r * ld + j];
+            for (int i = 0; i < m; i++)
+                sum[i][r] += g[i] * x;
+        }
+    }
+    for (int i = 0; i < m; i++) {
+        dck_four *to = (dck_four *)&out[i * ld_out];
+        *to += dck_sum_lanes4(sum[i][0], sum[i][1], sum[i][2], sum[i][3]);
+    }
+}
+
+/* The one to three rows that are left. */
+static void outer_row(const dck_vec *restrict left, const dck_vec *restrict right, size_t ld, int m, int n,
+                      float *restrict out, size_t ld_out)
+{
+    for (int i = 0; i < m; i++) {
+        dck_vec even = {0}, odd = {0};
+        int j = 0;
+        for (; j + 2 <= n; j += 2) {
+            even += left[i * ld + j] * right[j];
+            odd += left[i * ld + j + 1] * right[j + 1];
+        }
+        if (j < n)
+            even += left[i * ld + j] * right[j];
+        out[i * ld_out] += dck_sum_lanes(even + odd);
+    }
+}
+
+void DCK(outer_product)(const float *left, int m, const float *right, int rows, int ld, int pixels, float *out,
+                        size_t ld_out)
+{
+    const size_t ld_v = (size_t)ld * DCK_PER_PIXEL;
+    const int n = pixels * DCK_PER_PIXEL;
+    for (int i = 0, tile; i < m; i += tile) {
+        tile = m - i >= OUTER_M ? OUTER_M : m - i >= 3 && OUTER_M > 3 ? 3 : m - i >= 2 && OUTER_M > 2 ? 2 : 1;
+        const dck_vec *g = (const dck_vec *)left + i * ld_v, *x = (const dck_vec *)right;
+        float *to = out + i * ld_out;
+        int r = 0;
+        for (; r + 4 <= rows; r += 4) {
+            if (tile == OUTER_M)
+                outer_tile(OUTER_M, g, x + r * ld_v, ld_v, n, to + r, ld_out);
+            else if (tile == 3 && OUTER_M > 3)
+                outer_tile(OUTER_M > 3 ? 3 : 1, g, x + r * ld_v, ld_v, n, to + r, ld_out);
+            else if (tile == 2 && OUTER_M > 2)
+                outer_tile(OUTER_M > 2 ? 2 : 1, g, x + r * ld_v, ld_v, n, to + r, ld_out);
+            else
+                outer_tile(1, g, x + r * ld_v, ld_v, n, to + r, ld_out);
+        }
+        for (; r < rows; r++)
+            outer_row(g, x + r * ld_v, ld_v, tile, n, to + r, ld_out);
+    }
+}
+
+void DCK(sum_partials)(const float *partial, int units, size_t count, float *dw)
+{
+#pragma omp for schedule(static)
+    for (size_t i = 0; i < count; i++) {
+        float sum = 0;
+        for (int u = 0; u < units; u++)
+            sum += partial[u * count + i];
+        dw[i] = sum;
+    }
+}

@@ -1,0 +1,385 @@
+/* The convolution kernels of every instruction set that this machine runs, against plain loops in double precision. */
+#include "kernels.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <math.h>
+
+enum { BLOCKS = 2, GUARD_CHANNELS = 2, GUARD_BYTES = 256 };
+
+static const char *const isas[] = {"avx512", "avx2", "portable"};
+static const float sentinel = 12345.0f;
+
+/* ---- small tensors ---- */
+
+/* A view inside a larger tensor: GUARD_CHANNELS planes before and after the channels of each block. */
+typedef struct tensor {
+    float *all;
+    size_t count;
+    dck_view view;
+} tensor;
+
+static uint32_t random_state = 1;
+
+static float random_float(void)
+{
+    random_state = random_state * 1664525u + 1013904223u;
+    return (float)(random_state >> 8) / (1 << 23) - 1.0f;
+}
+
+static tensor tensor_create(int c, int h, int w)
+{
+    size_t plane = (size_t)h * w * DCK_LANES, stride = (size_t)(c + 2 * GUARD_CHANNELS) * plane;
+    tensor t = {NULL, BLOCKS * stride, {NULL, c, h, w, stride}};
+    assert_int_equal(posix_memalign((void **)&t.all, 64, t.count * sizeof(float)), 0);
+    for (size_t i = 0; i < t.count; i++)
+        t.all[i] = sentinel;
+    t.view.data = t.all + GUARD_CHANNELS * plane;
+    return t;
+}
+
+static float *at(dck_view v, int block, int c, int y, int x, int lane)
+{
+    return v.data + block * v.stride + (((size_t)c * v.h + y) * v.w + x) * DCK_LANES + lane;
+}
+
+static void tensor_randomize(tensor t)
+{
+    for (int b = 0; b < BLOCKS; b++)
+        for (int i = 0; i < t.view.c * t.view.h * t.view.w * DCK_LANES; i++)
+            t.view.data[b * t.view.stride + i] = random_float();
+}
+
+static void assert_guards(tensor t)
+{
+    size_t inside = (size_t)t.view.c * t.view.h * t.view.w * DCK_LANES, before = t.view.data - t.all;
+    for (size_t i = 0; i < t.count; i++) {
+        size_t within = i % t.view.stride;
+        if (within < before || within >= before + inside)
+            assert_true(t.all[i] == sentinel);
+    }
+}
+
+static void *scratch_create(size_t bytes)
+{
+    char *scratch;
+    assert_int_equal(posix_memalign((void **)&scratch, 64, bytes + GUARD_BYTES), 0);
+    memset(scratch, 0xff, bytes); /* not a number */
+    memset(scratch + bytes, 0x5a, GUARD_BYTES);
+    return scratch;
+}
+
+static void scratch_destroy(void *scratch, size_t bytes)
+{
+    for (int i = 0; i < GUARD_BYTES; i++)
+        assert_int_equal(((unsigned char *)scratch)[bytes + i], 0x5a);
+    free(scratch);
+}
+
+/* ---- reference ---- */
+
+typedef struct problem {
+    dck_conv k;
+    int in, out, h, w;
+} problem;
+
+/* Visits every product of one image: y += x * w, dx += dy * w, dw += dy * x. size: the sums of absolute values. */
+typedef struct reference {
+    double *y, *dx, *dw, *y_size, *dx_size, *dw_size;
+} reference;
+
+static int out_extent(const dck_conv *k, int n)
+{
+    return (n + k->pad_begin + k->pad_end - k->dilation * (k->kernel - 1) - 1) / k->stride + 1;
+}
+
+static size_t flat(dck_view v, int block, int c, int y, int x, int lane)
+{
+    return ((((size_t)block * v.c + c) * v.h + y) * v.w + x) * DCK_LANES + lane;
+}
+
+static void add_product(const dck_conv *k, const reference *r, dck_view x, dck_view y, const float *w, dck_view dy,
+                        const int out[4], const int in[3], size_t weight)
+{
+    for (int lane = 0; lane < DCK_LANES; lane++) {
+        double raw = *at(x, out[0], in[0], in[1], in[2], lane), value = k->relu && raw < 0 ? 0 : raw;
+        double gradient = *at(dy, out[0], out[1], out[2], out[3], lane);
+        double masked = k->relu && raw <= 0 ? 0 : gradient * w[weight];
+        size_t to = flat(y, out[0], out[1], out[2], out[3], lane), from = flat(x, out[0], in[0], in[1], in[2], lane);
+        r->y[to] += value * w[weight];
+        r->y_size[to] += fabs(value * w[weight]);
+        r->dx[from] += masked;
+        r->dx_size[from] += fabs(masked);
+        r->dw[weight] += gradient * value;
+        r->dw_size[weight] += fabs(gradient * value);
+    }
+}
+
+static void compute_reference(const dck_conv *k, const reference *r, dck_view x, const float *w, dck_view dy)
+{
+    int in = x.c / k->groups, out = dy.c / k->groups;
+    for (int b = 0; b < BLOCKS; b++)
+        for (int o = 0; o < dy.c; o++)
+            for (int oy = 0; oy < dy.h; oy++)
+                for (int ox = 0; ox < dy.w; ox++)
+                    for (int i = 0; i < in; i++)
+                        for (int t = 0; t < k->kernel * k->kernel; t++) {
+                            int iy = oy * k->stride - k->pad_begin + t / k->kernel * k->dilation;
+                            int ix = ox * k->stride - k->pad_begin + t % k->kernel * k->dilation;
+                            if (iy < 0 || iy >= x.h || ix < 0 || ix >= x.w)
+                                continue;
+                            add_product(k, r, x, dy, w, dy, (int[]){b, o, oy, ox}, (int[]){o / out * in + i, iy, ix},
+                                        ((size_t)o * in + i) * k->kernel * k->kernel + t);
+                        }
+}
+
+/* before: what stood there and is added to; NULL: nothing. */
+static void assert_view(dck_view v, const double *right, const double *size, const float *before)
+{
+    for (int b = 0; b < BLOCKS; b++)
+        for (int c = 0; c < v.c; c++)
+            for (int y = 0; y < v.h; y++)
+                for (int x = 0; x < v.w; x++)
+                    for (int lane = 0; lane < DCK_LANES; lane++) {
+                        size_t i = flat(v, b, c, y, x, lane);
+                        double want = right[i] + (before ? before[at(v, b, c, y, x, lane) - v.data] : 0);
+                        assert_true(fabs(*at(v, b, c, y, x, lane) - want) <= 2e-6 * (size[i] + 1));
+                    }
+}
+
+/* ---- one problem on one instruction set ---- */
+
+typedef struct data {
+    tensor x, y, dy, dx;
+    float *w, *dw;
+    size_t weights;
+    reference right;
+} data;
+
+static data data_create(const problem *p)
+{
+    const dck_conv *k = &p->k;
+    int oh = out_extent(k, p->h), ow = out_extent(k, p->w);
+    data d = {.x = tensor_create(p->in, p->h, p->w),
+              .y = tensor_create(p->out, oh, ow),
+              .dy = tensor_create(p->out, oh, ow),
+              .dx = tensor_create(p->in, p->h, p->w),
+              .weights = (size_t)p->out * (p->in / k->groups) * k->kernel * k->kernel};
+    tensor_randomize(d.x);
+    tensor_randomize(d.dy);
+    d.w = malloc(d.weights * sizeof(float));
+    d.dw = malloc((d.weights + 1) * sizeof(float));
+    for (size_t i = 0; i < d.weights; i++)
+        d.w[i] = random_float();
+    double **sums[] = {&d.right.y, &d.right.y_size, &d.right.dx, &d.right.dx_size, &d.right.dw, &d.right.dw_size};
+    size_t counts[] = {d.y.count, d.y.count, d.dx.count, d.dx.count, d.weights, d.weights};
+    for (int i = 0; i < 6; i++)
+        *sums[i] = calloc(counts[i], sizeof(double));
+    compute_reference(k, &d.right, d.x.view, d.w, d.dy.view);
+    return d;
+}
+
+static void data_destroy(data *d)
+{
+    void *all[] = {d->x.all,   d->y.all,        d->dy.all,   d->dx.all,        d->w,        d->dw,
+                   d->right.y, d->right.y_size, d->right.dx, d->right.dx_size, d->right.dw, d->right.dw_size};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        free(all[i]);
+}
+
+static void check_forward(const dck_kernels *call, const problem *p, const data *d)
+{
+    float *first = malloc(d->y.count * sizeof(float));
+    for (int threads = 1; threads <= 3; threads++) {
+        size_t bytes = call->conv_forward_scratch_bytes(&p->k, d->x.view, d->y.view, BLOCKS, threads);
+        void *scratch = scratch_create(bytes);
+        call->conv_forward(&p->k, d->x.view, d->w, d->y.view, BLOCKS, scratch, threads);
+        scratch_destroy(scratch, bytes);
+        assert_guards(d->y);
+        assert_view(d->y.view, d->right.y, d->right.y_size, NULL);
+        if (threads == 1)
+            memcpy(first, d->y.all, d->y.count * sizeof(float));
+        else
+            assert_memory_equal(first, d->y.all, d->y.count * sizeof(float));
+    }
+    free(first);
+}
+
+static void run_backward(const dck_kernels *call, const problem *p, const data *d, bool want_dx, bool want_dw,
+                         bool accumulate, int threads)
+{
+    dck_view dx = d->dx.view;
+    dx.data = want_dx ? dx.data : NULL;
+    size_t bytes = call->conv_backward_scratch_bytes(&p->k, d->x.view, d->dy.view, BLOCKS, threads);
+    void *scratch = scratch_create(bytes);
+    d->dw[d->weights] = sentinel;
+    call->conv_backward(&p->k, d->x.view, d->w, d->dy.view, dx, accumulate, want_dw ? d->dw : NULL, BLOCKS, scratch,
+                        threads);
+    assert_true(d->dw[d->weights] == sentinel);
+    scratch_destroy(scratch, bytes);
+}
+
+static void check_backward(const dck_kernels *call, const problem *p, const data *d, bool accumulate)
+{
+    float *before = malloc(d->dx.count * sizeof(float)), *first = malloc(d->dx.count * sizeof(float));
+    float *first_dw = malloc(d->weights * sizeof(float));
+    tensor_randomize(d->dx);
+    memcpy(before, d->dx.all, d->dx.count * sizeof(float));
+    const float *added = accumulate ? before + (d->dx.view.data - d->dx.all) : NULL;
+    for (int threads = 1; threads <= 3; threads++) {
+        memcpy(d->dx.all, before, d->dx.count * sizeof(float));
+        memset(d->dw, 0xff, d->weights * sizeof(float));
+        run_backward(call, p, d, true, true, accumulate, threads);
+        assert_guards(d->dx);
+        assert_view(d->dx.view, d->right.dx, d->right.dx_size, added);
+        for (size_t i = 0; i < d->weights; i++)
+            assert_true(fabs(d->dw[i] - d->right.dw[i]) <= 2e-6 * (d->right.dw_size[i] + 1));
+        if (threads == 1) {
+            memcpy(first, d->dx.all, d->dx.count * sizeof(float));
+            memcpy(first_dw, d->dw, d->weights * sizeof(float));
+        }
+        assert_memory_equal(first, d->dx.all, d->dx.count * sizeof(float));
+        assert_memory_equal(first_dw, d->dw, d->weights * sizeof(float));
+    }
+    /* Each gradient alone is the same one, and the other is left as it was. */
+    memcpy(d->dx.all, before, d->dx.count * sizeof(float));
+    run_backward(call, p, d, false, true, accumulate, 2);
+    assert_memory_equal(before, d->dx.all, d->dx.count * sizeof(float));
+    assert_memory_equal(first_dw, d->dw, d->weights * sizeof(float));
+    memset(d->dw, 0, d->weights * sizeof(float));
+    run_backward(call, p, d, true, false, accumulate, 2);
+    assert_memory_equal(first, d->dx.all, d->dx.count * sizeof(float));
+    for (size_t i = 0; i < d->weights; i++)
+        assert_true(d->dw[i] == 0);
+    free(before);
+    free(first);
+    free(first_dw);
+}
+
+static void check(problem p)
+{
+    for (int relu = 0; relu < 2; relu++) {
+        p.k.relu = relu;
+        data d = data_create(&p);
+        for (size_t i = 0; i < sizeof isas / sizeof *isas; i++) {
+            const dck_kernels *call = dck_kernels_for(isas[i]);
+            if (!call)
+                continue;
+            check_forward(call, &p, &d);
+            check_backward(call, &p, &d, false);
+            check_backward(call, &p, &d, true);
+        }
+        data_destroy(&d);
+    }
+}
+
+/* kernel, stride, pad_begin, pad_end, dilation, groups */
+#define CONV(kernel, stride, begin, end, dilation, groups)                                                             \
+    {                                                                                                                  \
+        kernel, stride, begin, end, dilation, groups, false                                                            \
+    }
+
+static void check_all(const problem *problems, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        check(problems[i]);
+}
+
+#define CHECK_ALL(problems) check_all(problems, sizeof(problems) / sizeof *(problems))
+
+/* ---- tests ---- */
+
+static void test_dispatch(void **state)
+{
+    (void)state;
+    assert_non_null(dck_kernels_for(NULL));
+    assert_non_null(dck_kernels_for("portable"));
+    assert_null(dck_kernels_for("avx9000"));
+    for (size_t i = 0; i < sizeof isas / sizeof *isas; i++)
+        if (dck_kernels_for(isas[i]))
+            assert_string_equal(dck_kernels_for(isas[i])->isa, isas[i]);
+}
+
+static void test_pointwise(void **state)
+{
+    (void)state;
+    static const problem problems[] = {
+        {CONV(1, 1, 0, 0, 1, 1), 1, 1, 1, 1},    {CONV(1, 1, 0, 0, 1, 1), 3, 5, 7, 7},
+        {CONV(1, 1, 0, 0, 1, 1), 17, 16, 5, 9},  {CONV(1, 1, 0, 0, 1, 1), 64, 36, 8, 8},
+        {CONV(1, 1, 0, 0, 1, 1), 80, 75, 4, 11}, {CONV(1, 1, 0, 0, 1, 1), 4, 16, 1, 3},
+        {CONV(1, 2, 0, 0, 1, 1), 5, 12, 9, 9},   {CONV(1, 3, 0, 0, 1, 1), 3, 7, 10, 8},
+        {CONV(1, 1, 1, 2, 1, 1), 2, 3, 4, 4},
+    };
+    CHECK_ALL(problems);
+}
+
+/* Its two halves: the pixels at even and at odd positions. */
+static void test_factorized_reduce(void **state)
+{
+    (void)state;
+    static const problem problems[] = {
+        {CONV(1, 2, 0, 0, 1, 1), 16, 8, 8, 8},
+        {CONV(1, 2, -1, 1, 1, 1), 16, 8, 8, 8},
+        {CONV(1, 2, -1, 1, 1, 1), 5, 3, 7, 7},
+        {CONV(1, 2, -1, 1, 1, 1), 3, 17, 5, 9},
+    };
+    for (size_t i = 0; i < sizeof problems / sizeof *problems; i++)
+        assert_int_equal(out_extent(&problems[i].k, problems[i].h), (problems[i].h + 1) / 2);
+    CHECK_ALL(problems);
+}
+
+static void test_depthwise(void **state)
+{
+    (void)state;
+    static const problem problems[] = {
+        {CONV(3, 1, 1, 1, 1, 4), 4, 4, 8, 8},    {CONV(5, 1, 2, 2, 1, 3), 3, 3, 7, 7},
+        {CONV(3, 1, 2, 2, 2, 5), 5, 5, 5, 9},    {CONV(5, 1, 4, 4, 2, 3), 3, 3, 9, 17},
+        {CONV(3, 2, 1, 1, 1, 3), 3, 3, 8, 8},    {CONV(5, 2, 2, 2, 1, 3), 3, 3, 7, 7},
+        {CONV(3, 2, 2, 2, 2, 2), 2, 2, 9, 5},    {CONV(5, 2, 4, 4, 2, 3), 3, 3, 8, 8},
+        {CONV(5, 1, 4, 4, 2, 2), 2, 2, 2, 2},    {CONV(3, 3, 0, 0, 1, 2), 2, 2, 11, 10},
+        {CONV(2, 2, -1, 1, 1, 2), 2, 2, 7, 7},   {CONV(7, 1, 3, 3, 1, 1), 1, 1, 9, 9},
+        {CONV(3, 2, 0, 1, 3, 17), 17, 17, 9, 9}, {CONV(1, 2, -1, 1, 1, 3), 3, 3, 5, 6},
+        {CONV(3, 1, 0, 0, 1, 2), 2, 2, 3, 3},    {CONV(4, 3, 5, 4, 2, 2), 2, 2, 6, 5},
+    };
+    CHECK_ALL(problems);
+}
+
+static void test_dense(void **state)
+{
+    (void)state;
+    static const problem problems[] = {
+        {CONV(3, 1, 1, 1, 1, 1), 3, 48, 8, 8},  {CONV(3, 1, 1, 1, 1, 1), 1, 17, 7, 7},
+        {CONV(3, 2, 1, 1, 1, 1), 3, 24, 9, 9},  {CONV(3, 1, 1, 1, 1, 1), 16, 16, 5, 9},
+        {CONV(2, 1, 0, 0, 1, 1), 20, 80, 2, 2}, {CONV(5, 1, 4, 4, 2, 1), 3, 5, 7, 7},
+        {CONV(3, 2, -1, 1, 1, 1), 2, 3, 8, 8},  {CONV(4, 3, 1, 2, 2, 1), 3, 2, 11, 10},
+        {CONV(3, 1, 1, 1, 1, 1), 33, 9, 4, 4},
+    };
+    CHECK_ALL(problems);
+}
+
+static void test_grouped(void **state)
+{
+    (void)state;
+    static const problem problems[] = {
+        {CONV(3, 1, 1, 1, 1, 2), 4, 6, 5, 9},
+        {CONV(1, 1, 0, 0, 1, 3), 9, 15, 7, 7},
+        {CONV(3, 2, 1, 1, 1, 5), 5, 10, 8, 8}, /* depthwise with two outputs a channel */
+        {CONV(3, 1, 2, 2, 2, 4), 8, 4, 6, 6},
+    };
+    CHECK_ALL(problems);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_dispatch),  cmocka_unit_test(test_pointwise), cmocka_unit_test(test_factorized_reduce),
+        cmocka_unit_test(test_depthwise), cmocka_unit_test(test_dense),     cmocka_unit_test(test_grouped),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
