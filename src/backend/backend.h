@@ -25,10 +25,12 @@ typedef struct dc_step {
     dc_view images;        /* in the backend's layout, planned batch; lanes past n_images hold finite numbers */
     const int32_t *labels; /* device memory, rounded batch; NULL when there is no loss */
     int n_images;          /* 1..batch: the rest of the last block counts for nothing (statistics, loss, gradients) */
+    int n_global;          /* images of all ranks' batches together: gradients are of the loss' mean over these, so
+                              that the ranks' gradients add up; 0: n_images */
     bool training;         /* batch statistics and random masks; false: running statistics, no masks */
     float drop_path_rate;
     float momentum;       /* of batch norm's running statistics: 0.1, the share of the new batch */
-    uint64_t seed;        /* of random masks; */
+    uint64_t seed;        /* of random masks */
     uint32_t index;       /* the step's number, the counter of its random numbers */
     uint32_t first_image; /* this rank's position in the global batch: masks do not depend on the rank count */
 } dc_step;

@@ -1,0 +1,44 @@
+#include "train/evaluate.h"
+
+dc_view dc_batch_view(const dc_batch *batch, const dc_graph *graph, int lane)
+{
+    dc_shape shape = graph->nodes[graph->input].shape;
+    size_t stride = (size_t)shape.c * (size_t)shape.h * (size_t)shape.w * (size_t)lane;
+    return (dc_view){(float *)batch->images, shape, stride}; /* an input's memory is only read */
+}
+
+dc_status dc_metrics_sum(const dc_comm *comm, dc_metrics *metrics)
+{
+    double sums[] = {metrics->loss, metrics->auxiliary, (double)metrics->n, (double)metrics->top1,
+                     (double)metrics->top5};
+    DC_TRY(dc_comm_sum_doubles(comm, sums, sizeof sums / sizeof sums[0]));
+    *metrics = (dc_metrics){sums[0], sums[1], (int64_t)sums[2], (int64_t)sums[3], (int64_t)sums[4]};
+    return DC_OK;
+}
+
+static dc_status evaluate_own(dc_model *model, dc_loader *loader, dc_metrics *metrics)
+{
+    const dc_batch *batch;
+    DC_TRY(dc_loader_begin_epoch(loader, 0, 0));
+    for (;;) {
+        DC_TRY(dc_loader_next(loader, &batch));
+        if (!batch)
+            return DC_OK;
+        if (batch->n_images == 0)
+            continue;
+        dc_step step = {.images = dc_batch_view(batch, model->graph, model->params->backend->layout.lane),
+                        .labels = batch->labels,
+                        .n_images = batch->n_images,
+                        .index = batch->step,
+                        .first_image = (uint32_t)batch->first_image};
+        DC_TRY(dc_executor_forward(model->executor, &step));
+        DC_TRY(dc_executor_metrics(model->executor, metrics));
+    }
+}
+
+dc_status dc_evaluate(dc_model *model, dc_loader *loader, const dc_comm *comm, dc_metrics *metrics)
+{
+    *metrics = (dc_metrics){0};
+    DC_TRY_ALL(comm, evaluate_own(model, loader, metrics));
+    return dc_metrics_sum(comm, metrics);
+}

@@ -1,0 +1,19 @@
+/* Loss and accuracy of a network over a list of images, shared out over ranks. */
+#ifndef DC_TRAIN_EVALUATE_H
+#define DC_TRAIN_EVALUATE_H
+
+#include "comm/comm.h"
+#include "data/loader.h"
+#include "nn/model.h"
+
+/* One pass of the loader (no shuffling, no augmentation, ranks as in comm) through a model planned for inference with
+ * keep_losses. metrics: over all ranks' images, each counted once; the same on every rank. Collective. */
+dc_status dc_evaluate(dc_model *model, dc_loader *loader, const dc_comm *comm, dc_metrics *metrics);
+
+/* Adds up metrics over ranks, in place. Collective. */
+dc_status dc_metrics_sum(const dc_comm *comm, dc_metrics *metrics);
+
+/* A loader's batch as a step's images. */
+dc_view dc_batch_view(const dc_batch *batch, const dc_graph *graph, int lane);
+
+#endif

@@ -1,0 +1,40 @@
+#include "train/pace.h"
+
+#include "base/clock.h"
+
+void dc_pace_start(dc_pace *pace, const dc_comm *comm, const dc_hooks *hooks, double interval_s, double done)
+{
+    double now = dc_clock_seconds();
+    *pace = (dc_pace){comm, hooks, interval_s, now, now, done};
+}
+
+dc_status dc_pace_check(dc_pace *pace, bool *save, bool *stop)
+{
+    bool wish = false;
+    if (pace->hooks->stop)
+        DC_TRY(pace->hooks->stop(pace->hooks->context, &wish));
+    bool due = pace->comm->rank == 0 && dc_clock_seconds() - pace->saved_s > pace->interval_s;
+    int64_t wishes[] = {wish, due};
+    DC_TRY(dc_comm_max_int64(pace->comm, wishes, 2));
+    *stop = wishes[0] != 0;
+    *save = wishes[0] || wishes[1];
+    return DC_OK;
+}
+
+double dc_pace_saved(dc_pace *pace)
+{
+    double now = dc_clock_seconds(), seconds = now - pace->saved_s;
+    pace->saved_s = now;
+    return seconds;
+}
+
+double dc_pace_elapsed(const dc_pace *pace)
+{
+    return dc_clock_seconds() - pace->started_s;
+}
+
+double dc_pace_left(const dc_pace *pace, double done)
+{
+    double share = done - pace->done_at_start;
+    return share > 0 ? dc_pace_elapsed(pace) / share * (1 - done) : 0;
+}

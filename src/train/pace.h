@@ -1,0 +1,37 @@
+/* What happens between the steps of long work (a search, a training): progress, checkpoints by the clock, stopping. */
+#ifndef DC_TRAIN_PACE_H
+#define DC_TRAIN_PACE_H
+
+#include "comm/comm.h"
+
+/* What long work tells its caller and asks of it. */
+typedef struct dc_hooks {
+    void *context;
+    /* How far the work is, 0..1, with one line of text. NULL: nobody listens. */
+    dc_status (*progress)(void *context, double fraction, const char *text);
+    /* Whether to save the state and return DC_INTERRUPTED. Called on every rank of the work's communicator; each may
+     * answer for itself. NULL: never. */
+    dc_status (*stop)(void *context, bool *stop);
+} dc_hooks;
+
+typedef struct dc_pace {
+    const dc_comm *comm;
+    const dc_hooks *hooks;
+    double interval_s; /* between checkpoints, by rank 0's clock */
+    double started_s, saved_s, done_at_start;
+} dc_pace;
+
+/* done: the share of the work that was done before this start. */
+void dc_pace_start(dc_pace *pace, const dc_comm *comm, const dc_hooks *hooks, double interval_s, double done);
+
+/* At a step boundary: *stop: a rank was asked to stop; *save: save the state now (also when stopping). Collective. */
+dc_status dc_pace_check(dc_pace *pace, bool *save, bool *stop);
+
+/* The state has been saved: seconds since it was last saved (or since the start). */
+double dc_pace_saved(dc_pace *pace);
+
+/* Seconds since the start, and an estimate of those left when this share of the work is done. */
+double dc_pace_elapsed(const dc_pace *pace);
+double dc_pace_left(const dc_pace *pace, double done);
+
+#endif

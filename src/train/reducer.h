@@ -1,0 +1,31 @@
+/* Sums the gradients of a graph's weights over ranks while backward still runs: parameters by name on one side, the
+ * buckets of comm/ on the other. With one rank it does nothing. */
+#ifndef DC_TRAIN_REDUCER_H
+#define DC_TRAIN_REDUCER_H
+
+#include "comm/buckets.h"
+#include "nn/params.h"
+
+typedef struct dc_reducer {
+    const dc_comm *comm;
+    const dc_params *params;
+    dc_buckets *buckets;
+    int *bucket_of; /* store item -> bucket parameter; -1: not a weight */
+    bool *expected; /* bucket parameter: it is in the present graph */
+    int n;
+} dc_reducer;
+
+/* For an allocated store, equal on every rank. Collective, and so is dc_reducer_destroy, which is legal on NULL. */
+dc_status dc_reducer_create(const dc_comm *comm, const dc_params *params, dc_reducer **reducer);
+void dc_reducer_destroy(dc_reducer *reducer);
+
+/* Before backward through this graph, the same on every rank. */
+dc_status dc_reducer_begin(dc_reducer *reducer, const dc_graph *graph);
+/* A dc_grad_hook whose context is the reducer. */
+dc_status dc_reducer_hook(void *reducer, const dc_graph *graph, int node);
+/* In place of backward for a rank that has no images: its gradients are zero. */
+dc_status dc_reducer_add_nothing(dc_reducer *reducer, const dc_graph *graph);
+/* After backward: the gradients are sums over ranks. */
+dc_status dc_reducer_finish(dc_reducer *reducer);
+
+#endif

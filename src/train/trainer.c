@@ -1,0 +1,372 @@
+#include "train/trainer.h"
+
+#include "base/clock.h"
+#include "train/weights.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- building ---- */
+
+dc_status dc_train_graphs(const dc_genotype *genotype, const dc_train_options *options, dc_graph **training,
+                          dc_graph **evaluation)
+{
+    dc_network_options network = options->network;
+    network.losses = true;
+    network.drop_path = options->drop_path_rate > 0;
+    DC_TRY(dc_network_build(genotype, &network, training));
+    network.auxiliary = false;
+    network.drop_path = false;
+    network.dropout = 0;
+    dc_status status = dc_network_build(genotype, &network, evaluation);
+    if (status != DC_OK)
+        dc_graph_destroy(*training);
+    return status;
+}
+
+static int local_batch(int batch, int ranks)
+{
+    return (batch + ranks - 1) / ranks;
+}
+
+static dc_status build_models(dc_trainer *t)
+{
+    const dc_train_job *job = t->job;
+    dc_graph *training, *evaluation;
+    DC_TRY(dc_train_graphs(job->genotype, job->options, &training, &evaluation));
+    dc_status status = dc_params_create(t->backend, &t->params);
+    if (status == DC_OK)
+        status = dc_params_add_graph(t->params, training);
+    if (status == DC_OK)
+        status = dc_params_allocate(t->params, job->seed);
+    if (status != DC_OK) {
+        dc_graph_destroy(training);
+        dc_graph_destroy(evaluation);
+        return status;
+    }
+    dc_plan_options plan = {.batch = local_batch(job->options->batch, job->comm->size), .training = true};
+    status = dc_model_create(training, &plan, &t->arena, t->params, &t->model);
+    if (status != DC_OK) {
+        dc_graph_destroy(evaluation);
+        return status;
+    }
+    plan.training = false;
+    plan.keep_losses = true;
+    return dc_model_create(evaluation, &plan, &t->arena, t->params, &t->evaluation_model);
+}
+
+static dc_loader_options train_loader_options(const dc_train_options *o, const dc_backend *backend, int rank, int size,
+                                              const dc_indices *indices, uint64_t seed)
+{
+    return (dc_loader_options){.split = DC_SPLIT_TRAIN,
+                               .indices = indices,
+                               .batch = o->batch,
+                               .rank = rank,
+                               .size = size,
+                               .lane = backend->layout.lane,
+                               .seed = seed,
+                               .shuffle = true,
+                               .augment = o->augment};
+}
+
+static dc_loader_options evaluation_loader_options(const dc_train_options *o, const dc_backend *backend, int rank,
+                                                   int size, dc_split split, const dc_indices *indices)
+{
+    return (dc_loader_options){.split = split,
+                               .indices = indices,
+                               .batch = o->batch,
+                               .rank = rank,
+                               .size = size,
+                               .lane = backend->layout.lane};
+}
+
+static dc_status build_loaders(dc_trainer *t)
+{
+    const dc_train_job *job = t->job;
+    int rank = job->comm->rank, size = job->comm->size;
+    dc_loader_options training = train_loader_options(job->options, t->backend, rank, size, job->train, job->seed);
+    DC_TRY(dc_loader_create(job->dataset, &training, &t->train_loader));
+    t->steps = dc_loader_steps(t->train_loader);
+    dc_loader_options evaluation =
+        evaluation_loader_options(job->options, t->backend, rank, size, job->evaluation_split, job->evaluation);
+    return dc_loader_create(job->dataset, &evaluation, &t->evaluation_loader);
+}
+
+/* ---- running statistics, rank by rank ---- */
+
+static size_t statistics_count(const dc_params *params)
+{
+    size_t n = 0;
+    for (int i = 0; i < params->n; i++)
+        if (params->items[i].param.role == DC_ROLE_STATE)
+            n += params->items[i].param.count;
+    return n;
+}
+
+/* Copies all running statistics to (or from) one packed array. */
+static dc_status copy_statistics(dc_params *params, float *packed, bool out)
+{
+    for (int i = 0; i < params->n; i++) {
+        if (params->items[i].param.role != DC_ROLE_STATE)
+            continue;
+        DC_TRY(out ? dc_params_read(params, i, packed) : dc_params_write(params, i, packed));
+        packed += params->items[i].param.count;
+    }
+    return DC_OK;
+}
+
+dc_status dc_trainer_average_statistics(dc_trainer *t)
+{
+    const dc_comm *comm = t->job->comm;
+    size_t n = statistics_count(t->params);
+    if (comm->size == 1 || n == 0)
+        return DC_OK;
+    float *packed = dc_alloc(n * sizeof *packed);
+    dc_status status = packed ? copy_statistics(t->params, packed, true) : DC_ERR_MEMORY;
+    status = dc_comm_agree(comm, status);
+    if (status == DC_OK)
+        status = dc_comm_sum_floats(comm, packed, n);
+    for (size_t i = 0; i < n && status == DC_OK; i++)
+        packed[i] /= (float)comm->size;
+    if (status == DC_OK)
+        status = copy_statistics(t->params, packed, false);
+    free(packed);
+    return status;
+}
+
+/* ---- checkpoints ---- */
+
+/* What differs from rank to rank in the middle of an epoch: metrics, then running statistics. */
+enum { N_METRICS = 5 };
+
+static dc_status pack_own(dc_trainer *t, double *own)
+{
+    const dc_metrics *m = &t->at.metrics;
+    const double metrics[N_METRICS] = {m->loss, m->auxiliary, (double)m->n, (double)m->top1, (double)m->top5};
+    memcpy(own, metrics, sizeof metrics);
+    return copy_statistics(t->params, (float *)(own + N_METRICS), true);
+}
+
+static void put_result(dc_state *state, const dc_train_result *r)
+{
+    const double values[] = {
+        r->train_loss,         r->train_accuracy,    r->loss,   r->accuracy, r->top5, r->best_accuracy,
+        (double)r->best_epoch, (double)r->evaluated, r->seconds};
+    dc_state_put_doubles(state, "result", 1, (int64_t[]){sizeof values / sizeof values[0]}, values);
+}
+
+static dc_status get_result(dc_state *state, dc_train_result *r)
+{
+    double v[9];
+    DC_TRY(dc_state_get_doubles(state, "result", 1, (int64_t[]){9}, v));
+    *r = (dc_train_result){v[0], v[1], v[2], v[3], v[4], v[5], (int)v[6], (int64_t)v[7], v[8]};
+    return DC_OK;
+}
+
+static dc_status write_checkpoint(dc_trainer *t, const dc_blobs *ranks, size_t own_bytes)
+{
+    dc_state *state;
+    DC_TRY(dc_state_create(t->job->checkpoint, &state));
+    dc_state_put_u64(state, "identity", t->job->identity);
+    dc_state_put_i64(state, "epoch", t->at.epoch);
+    dc_state_put_i64(state, "step", t->at.step);
+    dc_state_put_i64(state, "epochs", t->job->options->epochs);
+    put_result(state, &t->at.result);
+    dc_state_put_bytes(state, "ranks", 2, (int64_t[]){ranks->n, (int64_t)own_bytes}, ranks->data);
+    dc_network_put(state, &t->job->options->network, t->job->genotype);
+    dc_status status = dc_params_save(t->params, state, "params", true);
+    if (status != DC_OK) {
+        dc_state_abandon(state);
+        return status;
+    }
+    return dc_state_commit(state, true);
+}
+
+dc_status dc_trainer_save(dc_trainer *t)
+{
+    const dc_comm *comm = t->job->comm;
+    t->at.result.seconds += dc_pace_saved(&t->pace);
+    if (!t->job->checkpoint)
+        return DC_OK;
+    size_t own_bytes = N_METRICS * sizeof(double) + statistics_count(t->params) * sizeof(float);
+    double *own = dc_alloc(own_bytes);
+    dc_status status = own ? pack_own(t, own) : DC_ERR_MEMORY;
+    status = dc_comm_agree(comm, status);
+    dc_blobs ranks = {0};
+    if (status == DC_OK)
+        status = dc_comm_gather(comm, own, own_bytes, &ranks);
+    if (status == DC_OK && comm->rank == 0)
+        status = write_checkpoint(t, &ranks, own_bytes);
+    dc_blobs_clear(&ranks);
+    free(own);
+    return dc_comm_agree(comm, status);
+}
+
+/* This rank's part, or, when the number of ranks has changed, the mean of all ranks' statistics (and, on rank 0, the
+ * sum of their metrics). */
+static dc_status take_own(dc_trainer *t, const unsigned char *ranks, int64_t n_ranks, size_t own_bytes)
+{
+    const dc_comm *comm = t->job->comm;
+    size_t n = statistics_count(t->params);
+    double metrics[N_METRICS] = {0};
+    float *statistics = dc_alloc_zeroed((n + 1) * sizeof *statistics);
+    if (!statistics)
+        return DC_ERR_MEMORY;
+    bool same = n_ranks == comm->size;
+    for (int64_t r = same ? comm->rank : 0; r < (same ? comm->rank + 1 : n_ranks); r++) {
+        double theirs[N_METRICS];
+        memcpy(theirs, ranks + (size_t)r * own_bytes, sizeof theirs);
+        for (int i = 0; i < N_METRICS && (same || comm->rank == 0); i++)
+            metrics[i] += theirs[i];
+        for (size_t i = 0; i < n; i++) {
+            float value;
+            memcpy(&value, ranks + (size_t)r * own_bytes + sizeof theirs + i * sizeof value, sizeof value);
+            statistics[i] += same ? value : value / (float)n_ranks;
+        }
+    }
+    t->at.metrics = (dc_metrics){metrics[0], metrics[1], (int64_t)metrics[2], (int64_t)metrics[3], (int64_t)metrics[4]};
+    dc_status status = copy_statistics(t->params, statistics, false);
+    free(statistics);
+    return status;
+}
+
+static dc_status load_ranks(dc_trainer *t, dc_state *state)
+{
+    size_t own_bytes = N_METRICS * sizeof(double) + statistics_count(t->params) * sizeof(float);
+    int64_t dims[DC_STATE_MAX_RANK];
+    DC_TRY(dc_state_shape(state, "ranks", NULL, NULL, dims));
+    if (dims[1] != (int64_t)own_bytes)
+        return dc_fail(DC_ERR_INPUT, "%s: its running statistics are those of another network", dc_state_path(state));
+    unsigned char *ranks = dc_alloc((size_t)dims[0] * own_bytes);
+    dc_status status = ranks ? dc_state_get_bytes(state, "ranks", 2, dims, ranks) : DC_ERR_MEMORY;
+    if (status == DC_OK)
+        status = take_own(t, ranks, dims[0], own_bytes);
+    free(ranks);
+    return status;
+}
+
+static dc_status load_state(dc_trainer *t, dc_state *state)
+{
+    uint64_t identity = 0;
+    int64_t epoch = 0, step = 0;
+    DC_TRY(dc_state_get_u64(state, "identity", &identity));
+    if (identity != t->job->identity)
+        return dc_fail(DC_ERR_INPUT,
+                       "%s: this checkpoint of %s was made with another configuration, data set or genotype; give "
+                       "another output directory or remove it",
+                       dc_state_path(state), t->job->name);
+    DC_TRY(dc_state_get_i64(state, "epoch", &epoch));
+    DC_TRY(dc_state_get_i64(state, "step", &step));
+    DC_TRY(get_result(state, &t->at.result));
+    DC_TRY(dc_params_load(t->params, state, "params", true));
+    t->at.epoch = (int)epoch;
+    t->at.step = (int)step;
+    return load_ranks(t, state);
+}
+
+/* Every rank reads the file: it is replicated state, and most of it each of them needs. */
+static dc_status resume(dc_trainer *t)
+{
+    if (!t->job->checkpoint || !dc_state_exists(t->job->checkpoint))
+        return DC_OK;
+    dc_state *state;
+    DC_TRY(dc_state_open_newest(t->job->checkpoint, &state));
+    if (dc_state_warning(state) && t->job->comm->rank == 0)
+        dc_log_warn(t->job->log, "%s", dc_state_warning(state));
+    dc_status status = load_state(t, state);
+    if (status != DC_OK) {
+        dc_state_abandon(state);
+        return status;
+    }
+    return dc_state_close(state);
+}
+
+/* ---- life ---- */
+
+static dc_status open_tables(dc_trainer *t)
+{
+    if (!t->job->csv || t->job->comm->rank != 0)
+        return DC_OK;
+    int64_t last = t->at.epoch > 0 ? t->at.epoch : -1;
+    return dc_csv_open(t->job->csv, "epoch,learning_rate,train_loss,train_accuracy,loss,accuracy,top5", last, &t->csv);
+}
+
+static dc_status open_own(dc_trainer *t)
+{
+    DC_TRY(build_models(t));
+    DC_TRY(build_loaders(t));
+    DC_TRY(resume(t));
+    return open_tables(t);
+}
+
+dc_status dc_trainer_open(dc_trainer *t)
+{
+    const dc_train_job *job = t->job;
+    t->backend = job->backend;
+    t->arena.backend = job->backend;
+    t->schedule = job->options->schedule;
+    t->schedule.epochs = job->options->epochs;
+    DC_TRY_ALL(job->comm, open_own(t));
+    DC_TRY(dc_reducer_create(job->comm, t->params, &t->reducer));
+    double done = (t->at.epoch + (double)t->at.step / t->steps) / job->options->epochs;
+    dc_pace_start(&t->pace, job->comm, &job->hooks, job->checkpoint_interval_s, done);
+    if (done > 0 && done < 1)
+        dc_log_info(job->log, "%s: resumed in epoch %d of %d, step %d of %u", job->name, t->at.epoch + 1,
+                    job->options->epochs, t->at.step, t->steps);
+    return DC_OK;
+}
+
+void dc_trainer_close(dc_trainer *t)
+{
+    dc_csv_close(t->csv);
+    dc_reducer_destroy(t->reducer);
+    dc_loader_destroy(t->train_loader);
+    dc_loader_destroy(t->evaluation_loader);
+    dc_model_destroy(t->model);
+    dc_model_destroy(t->evaluation_model);
+    dc_step_arena_clear(&t->arena);
+    dc_params_destroy(t->params);
+}
+
+/* ---- memory, before it runs ---- */
+
+static dc_status plan_graphs(dc_backend *backend, dc_graph *training, dc_graph *evaluation, int batch,
+                             dc_train_memory *memory)
+{
+    dc_plan *plans[2] = {NULL, NULL};
+    dc_plan_options options = {.batch = batch, .training = true};
+    DC_TRY(dc_plan_create(training, &backend->layout, &options, &plans[0]));
+    options = (dc_plan_options){.batch = batch, .keep_losses = true};
+    dc_status status = dc_plan_create(evaluation, &backend->layout, &options, &plans[1]);
+    if (status == DC_OK) {
+        size_t a = plans[0]->arena_bytes, b = plans[1]->arena_bytes;
+        memory->arena_bytes = a > b ? a : b;
+    }
+    dc_plan_destroy(plans[0]);
+    dc_plan_destroy(plans[1]);
+    DC_TRY(status);
+    dc_params *params;
+    DC_TRY(dc_params_create(backend, &params));
+    status = dc_params_add_graph(params, training);
+    memory->model_bytes = 3 * params->count * sizeof(float);
+    dc_params_destroy(params);
+    return status;
+}
+
+dc_status dc_train_plan(dc_backend *backend, const dc_dataset *dataset, const dc_genotype *genotype,
+                        const dc_train_options *options, int ranks, dc_train_memory *memory)
+{
+    dc_graph *training, *evaluation;
+    DC_TRY(dc_train_graphs(genotype, options, &training, &evaluation));
+    *memory = (dc_train_memory){0};
+    dc_status status = plan_graphs(backend, training, evaluation, local_batch(options->batch, ranks), memory);
+    dc_graph_destroy(training);
+    dc_graph_destroy(evaluation);
+    DC_TRY(status);
+    dc_loader_options loaders[] = {
+        train_loader_options(options, backend, 0, ranks, NULL, 0),
+        evaluation_loader_options(options, backend, 0, ranks, DC_SPLIT_TEST, NULL),
+    };
+    memory->data_bytes = dc_loader_bytes(dataset, &loaders[0]) + dc_loader_bytes(dataset, &loaders[1]);
+    return DC_OK;
+}
