@@ -42,9 +42,10 @@ PROGRAM := $(BUILD)/dcanas
 
 TEST_SUPPORT := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
 UNIT_TESTS   := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
+MPI_TESTS    := $(patsubst tests/mpi/%.c,$(BUILD)/mpi-tests/%,$(wildcard tests/mpi/test_*.c))
 BENCHES      := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*.c))
 
-.PHONY: all demo test test-long unit bench bench-kernels asan lint format deps clean help
+.PHONY: all demo test test-long unit mpi bench bench-kernels asan lint format deps clean help
 all: $(PROGRAM)
 
 help:
@@ -77,12 +78,19 @@ $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(TEST_SUPPORT) $(LIBRARY)
 	@mkdir -p $(@D)
 	$(MPICC) $(CFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
 
+$(BUILD)/mpi-tests/%: $(BUILD)/tests/mpi/%.o $(TEST_SUPPORT) $(LIBRARY)
+	@mkdir -p $(@D)
+	$(MPICC) $(CFLAGS) -o $@ $^ $(LDLIBS)
+
 $(BUILD)/bench/%: $(BUILD)/tests/bench/%.o $(TEST_SUPPORT) $(LIBRARY)
 	@mkdir -p $(@D)
 	$(MPICC) $(CFLAGS) -o $@ $^ $(LDLIBS)
 
 unit: $(UNIT_TESTS)
 	CMOCKA_MESSAGE_OUTPUT=TAP prove --nocolor -e '' $(UNIT_TESTS)
+
+mpi: $(MPI_TESTS)
+	BUILD=$(BUILD) prove --nocolor -e sh tests/mpi/run.sh
 
 clean:
 	rm -rf $(BUILD)
