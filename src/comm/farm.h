@@ -26,7 +26,8 @@ typedef struct dc_farm {
     int n_items;
     const bool *done;    /* n_items, rank 0's counts: items to leave out (their results are empty); NULL: none */
     int ranks_per_group; /* 1..size of the communicator */
-    /* Works on one item; called on every rank of the group. DC_INTERRUPTED: stopped in good order, state saved. */
+    /* Works on one item; called on every rank of the group. DC_INTERRUPTED: stopped in good order, state saved. In a
+     * group the ranks agree before they return (dc_comm_agree): one that leaves alone leaves the others waiting. */
     dc_status (*work)(void *context, int item, dc_farm_worker *worker);
     /* For progress lines: called on rank 0 by the manager's thread, beside rank 0's own work. NULL: none. */
     void (*news)(void *context, const dc_farm_news *news);

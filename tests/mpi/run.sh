@@ -1,0 +1,77 @@
+#!/bin/sh
+# The tests that need several ranks, as TAP for prove: how each job ends (exit status, message, time) is part of them.
+# usage: BUILD=build tests/mpi/run.sh
+programs=${BUILD:-build}/mpi-tests
+log=$(mktemp) || exit 1
+trap 'rm -f "$log"' EXIT
+
+if [ "$(id -u)" = 0 ]; then
+    export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+fi
+export OMP_NUM_THREADS=1
+n=0
+
+# report NAME PASSED(0 is yes): one TAP line, and the job's output when it did not pass.
+report() {
+    n=$((n + 1))
+    if [ "$2" = 0 ]; then
+        echo "ok $n - $1"
+    else
+        echo "not ok $n - $1"
+        sed 's/^/# /' "$log"
+    fi
+}
+
+# job RANKS SECONDS PROGRAM ARGUMENTS...: runs it; status 124 when it hangs.
+job() {
+    ranks=$1 seconds=$2 program=$3
+    shift 3
+    timeout -k 5 "$seconds" mpirun -np "$ranks" --oversubscribe --bind-to none "$programs/$program" "$@" >"$log" 2>&1
+}
+
+# passes RANKS PROGRAM SCENARIO
+passes() {
+    job "$1" 60 "$2" "$3"
+    report "$2 $3, $1 ranks" $?
+}
+
+# ends RANKS PROGRAM SCENARIO STATUS SECONDS MESSAGE: with this exit status (any: not 0, and not by hanging), in time,
+# and with the message in exactly one line.
+ends() {
+    job "$1" "$5" "$2" "$3"
+    status=$?
+    passed=0
+    if [ "$4" = any ]; then
+        [ $status -ne 0 ] && [ $status -ne 124 ] || passed=1
+    else
+        [ $status -eq "$4" ] || passed=1
+    fi
+    [ -z "$6" ] || [ "$(grep -c "^dcanas: $6" "$log")" = 1 ] || passed=1
+    [ $passed = 0 ] || echo "exit status $status" >>"$log"
+    report "$2 $3, $1 ranks: ends with status $4 within $5 s" $passed
+}
+
+for ranks in 1 2 3 4; do
+    passes $ranks test_comm collectives
+    passes $ranks test_buckets all
+    passes $ranks test_farm all
+done
+
+missing='\[data\] file = x.h5 is missing'
+ends 3 test_comm together 2 10 "rank 2: $missing"
+ends 3 test_comm late 2 10 "rank 2: $missing"
+ends 3 test_comm interrupted 75 10 "rank 2: $missing"
+ends 3 test_comm abort 2 10 "rank 2: $missing"
+ends 3 test_comm alone 2 15 "rank 2: $missing"
+ends 3 test_comm kill any 10
+ends 4 test_farm fail 1 10 '\(rank [0-9]: \)\{0,1\}search 3: cannot write'
+ends 4 test_farm abort 1 10 '\(rank [0-9]: \)\{0,1\}search 3: cannot write'
+ends 4 test_farm kill any 10
+
+# Without mpirun: one rank, at once.
+timeout 10 "$programs/test_comm" collectives >"$log" 2>&1
+report 'test_comm without mpirun' $?
+timeout 10 "$programs/test_farm" all >"$log" 2>&1
+report 'test_farm without mpirun' $?
+
+echo "1..$n"
