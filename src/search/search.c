@@ -1,0 +1,253 @@
+#include "search/search.h"
+
+#include "base/units.h"
+#include "search/searcher.h"
+#include "train/evaluate.h"
+
+#include <math.h>
+#include <stdio.h>
+
+/* About this many rows of the trace in a search, besides those at the ends of epochs. */
+enum { TRACE_ROWS = 200 };
+
+/* ---- one step ---- */
+
+static bool alpha_moves(const dc_searcher *s)
+{
+    return s->at.step >= (int64_t)s->steps * s->job->options->warmup_epochs;
+}
+
+static dc_status next_step(dc_searcher *s, dc_loader *loader, dc_step *step)
+{
+    const dc_batch *batch;
+    DC_TRY(dc_loader_next(loader, &batch));
+    *step = (dc_step){.images = dc_batch_view(batch, s->model->graph, s->backend->layout.lane),
+                      .labels = batch->labels,
+                      .n_images = batch->n_images,
+                      .n_global = batch->n_global,
+                      .training = true,
+                      .momentum = 0.1f,
+                      .seed = s->job->seed,
+                      .index = (uint32_t)s->at.step,
+                      .first_image = (uint32_t)batch->first_image};
+    s->images += batch->n_global;
+    return DC_OK;
+}
+
+/* alpha's gradient is replaced by its sum over the search's ranks plus the constraint's. */
+static dc_status constrain(dc_searcher *s)
+{
+    dc_backend *backend = s->backend;
+    dc_alpha alpha, grad;
+    DC_TRY(dc_searcher_read_alpha(s, alpha));
+    for (int type = 0; type < DC_CELL_TYPES; type++) {
+        const float *from = s->params->grads + s->params->items[s->alpha_item[type]].offset;
+        DC_TRY(backend->call->copy_out(backend, grad[type], from, sizeof grad[type]));
+    }
+    DC_TRY(dc_comm_sum_floats(s->job->comm, grad[0][0], sizeof grad / sizeof(float)));
+    if (s->job->options->constrained)
+        dc_constraint_step(&s->constraint, alpha, grad);
+    for (int type = 0; type < DC_CELL_TYPES; type++) {
+        float *to = s->params->grads + s->params->items[s->alpha_item[type]].offset;
+        DC_TRY(backend->call->copy_in(backend, to, grad[type], sizeof grad[type]));
+    }
+    return DC_OK;
+}
+
+static dc_status alpha_step(dc_searcher *s)
+{
+    dc_step step;
+    DC_TRY(next_step(s, s->validation_loader, &step));
+    DC_TRY(dc_executor_forward(s->model->executor, &step));
+    DC_TRY(dc_executor_backward(s->model->executor, &step, DC_GRAD_ALPHA, NULL, NULL));
+    DC_TRY(dc_executor_metrics(s->model->executor, &s->at.validation));
+    DC_TRY(constrain(s));
+    const dc_alpha_options *o = &s->job->options->alpha;
+    int64_t moved = s->at.step - (int64_t)s->steps * s->job->options->warmup_epochs;
+    dc_adam adam = {(float)o->learning_rate, (float)o->beta1,    (float)o->beta2, 1e-8f,
+                    (float)o->weight_decay,  (uint32_t)moved + 1};
+    DC_TRY(s->backend->call->adam(s->backend, s->model->n_alpha, s->model->alpha, &adam));
+    return dc_searcher_choose_supernet(s);
+}
+
+static dc_status weight_step(dc_searcher *s)
+{
+    dc_step step;
+    DC_TRY(next_step(s, s->train_loader, &step));
+    DC_TRY(dc_executor_forward(s->model->executor, &step));
+    DC_TRY(dc_reducer_begin(s->reducer, s->model->graph));
+    DC_TRY(dc_executor_backward(s->model->executor, &step, DC_GRAD_WEIGHTS, dc_reducer_hook, s->reducer));
+    DC_TRY(dc_executor_metrics(s->model->executor, &s->at.training));
+    DC_TRY(dc_reducer_finish(s->reducer));
+    double rate = dc_schedule_rate(&s->schedule, (double)s->at.step / s->steps);
+    return dc_model_sgd(s->model, &s->job->options->sgd, rate, NULL);
+}
+
+/* ---- what is told ---- */
+
+static double mean_entropy(const float alpha[DC_CELL_EDGES][DC_DARTS_N_OPS])
+{
+    double sum = 0;
+    for (int e = 0; e < DC_CELL_EDGES; e++) {
+        double largest = (double)alpha[e][0], total = 0, weighted = 0;
+        for (int o = 1; o < DC_DARTS_N_OPS; o++)
+            largest = fmax(largest, (double)alpha[e][o]);
+        for (int o = 0; o < DC_DARTS_N_OPS; o++) {
+            double x = (double)alpha[e][o] - largest;
+            total += exp(x);
+            weighted += x * exp(x);
+        }
+        sum += log(total) - weighted / total;
+    }
+    return sum / DC_CELL_EDGES;
+}
+
+static dc_status describe(dc_searcher *s, dc_search_result *result)
+{
+    dc_log_probability log_p;
+    DC_TRY(dc_searcher_read_alpha(s, result->alpha));
+    dc_log_probability_of_alpha(result->alpha, log_p);
+    dc_derive_darts(log_p, &result->genotype);
+    for (int m = 0; m < DC_METRICS; m++)
+        result->derived_cost[m] = dc_cost_table_count(&s->job->tables[m], &result->genotype);
+    for (int type = 0; type < DC_CELL_TYPES; type++) {
+        result->entropy[type] = mean_entropy(result->alpha[type]);
+        result->skips[type] = 0;
+        for (int k = 0; k < DC_CELL_KEPT; k++)
+            result->skips[type] += result->genotype.cell[type][k].op == DC_DARTS_SKIP_CONNECT;
+    }
+    result->validation_loss = s->at.validation_loss;
+    result->validation_accuracy = s->at.validation_accuracy;
+    result->seconds = s->at.seconds;
+    return DC_OK;
+}
+
+static double ratio(double a, int64_t n)
+{
+    return n ? a / (double)n : 0;
+}
+
+static dc_status write_trace(dc_searcher *s, int64_t done)
+{
+    if (!s->csv)
+        return DC_OK;
+    dc_search_result now;
+    DC_TRY(describe(s, &now));
+    double constraint[2][3] = {{0}};
+    for (int m = 0; m < s->constraint.n_metrics && m < 2; m++) {
+        const dc_constraint_metric *metric = &s->constraint.metrics[m];
+        constraint[m][0] = metric->k / metric->target;
+        constraint[m][1] = metric->lambda;
+        constraint[m][2] = metric->effective;
+    }
+    const dc_metrics *t = &s->at.training, *v = &s->at.validation;
+    double epoch = (double)done / s->steps;
+    return dc_csv_write(
+        s->csv, "%lld,%.6g,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g,%d,%d,%.0f,%.0f,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g",
+        (long long)done, epoch, dc_schedule_rate(&s->schedule, epoch), ratio(t->loss, t->n),
+        ratio((double)t->top1, t->n), ratio(v->loss, v->n), ratio((double)v->top1, v->n), now.entropy[DC_CELL_NORMAL],
+        now.entropy[DC_CELL_REDUCE], now.skips[DC_CELL_NORMAL], now.skips[DC_CELL_REDUCE],
+        now.derived_cost[DC_METRIC_PARAMS], now.derived_cost[DC_METRIC_MACS], constraint[0][0], constraint[0][1],
+        constraint[0][2], constraint[1][0], constraint[1][1], constraint[1][2]);
+}
+
+static dc_status tell_epoch(dc_searcher *s, int epoch)
+{
+    if (s->job->comm->rank != 0)
+        return DC_OK;
+    dc_search_result now;
+    DC_TRY(describe(s, &now));
+    dc_log_info(s->job->log,
+                "%s: epoch %d/%d: training accuracy %.1f %%, validation %.1f %%; alpha's entropy %.2f normal, %.2f "
+                "reduction; %d and %d of 8 kept operations are skips; derives %s parameters",
+                s->job->name, epoch, s->job->options->epochs, 100 * s->at.train_accuracy,
+                100 * s->at.validation_accuracy, now.entropy[DC_CELL_NORMAL], now.entropy[DC_CELL_REDUCE],
+                now.skips[DC_CELL_NORMAL], now.skips[DC_CELL_REDUCE],
+                dc_format_count((int64_t)now.derived_cost[DC_METRIC_PARAMS]).s);
+    cJSON *event = s->job->events ? dc_event_create("search_epoch") : NULL;
+    if (!event)
+        return DC_OK;
+    cJSON_AddStringToObject(event, "phase", s->job->name);
+    cJSON_AddNumberToObject(event, "epoch", epoch);
+    cJSON_AddNumberToObject(event, "train_loss", s->at.train_loss);
+    cJSON_AddNumberToObject(event, "validation_loss", s->at.validation_loss);
+    cJSON_AddNumberToObject(event, "validation_accuracy", s->at.validation_accuracy);
+    cJSON_AddNumberToObject(event, "entropy_normal", now.entropy[DC_CELL_NORMAL]);
+    cJSON_AddNumberToObject(event, "entropy_reduce", now.entropy[DC_CELL_REDUCE]);
+    cJSON_AddNumberToObject(event, "skips_normal", now.skips[DC_CELL_NORMAL]);
+    cJSON_AddNumberToObject(event, "skips_reduce", now.skips[DC_CELL_REDUCE]);
+    for (int m = 0; m < DC_METRICS; m++)
+        cJSON_AddNumberToObject(event, dc_metric_name((dc_metric)m), now.derived_cost[m]);
+    return dc_events_write(s->job->events, event);
+}
+
+static dc_status tell_progress(dc_searcher *s)
+{
+    const dc_hooks *hooks = &s->job->hooks;
+    if (!hooks->progress)
+        return DC_OK;
+    double done = (double)s->at.step / (double)s->total_steps, elapsed = dc_pace_elapsed(&s->pace);
+    const dc_metrics *t = &s->at.training, *v = &s->at.validation;
+    char text[160];
+    snprintf(text, sizeof text, "epoch %d/%d, step %lld/%lld, loss %.3f, validation %.1f %%, %.0f images/s, %s left",
+             (int)(s->at.step / s->steps) + 1, s->job->options->epochs, (long long)s->at.step,
+             (long long)s->total_steps, ratio(t->loss, t->n), 100 * ratio((double)v->top1, v->n),
+             s->images / (elapsed > 0 ? elapsed : 1), dc_format_duration(dc_pace_left(&s->pace, done)).s);
+    return hooks->progress(hooks->context, done, text);
+}
+
+/* ---- the loop ---- */
+
+static dc_status end_epoch(dc_searcher *s)
+{
+    dc_metrics training = s->at.training, validation = s->at.validation;
+    DC_TRY(dc_metrics_sum(s->job->comm, &training));
+    DC_TRY(dc_metrics_sum(s->job->comm, &validation));
+    s->at.train_loss = ratio(training.loss, training.n);
+    s->at.train_accuracy = ratio((double)training.top1, training.n);
+    s->at.validation_loss = ratio(validation.loss, validation.n);
+    s->at.validation_accuracy = ratio((double)validation.top1, validation.n);
+    DC_TRY(tell_epoch(s, (int)(s->at.step / s->steps)));
+    s->at.training = s->at.validation = (dc_metrics){0};
+    return DC_OK;
+}
+
+static dc_status search_step(dc_searcher *s)
+{
+    if (alpha_moves(s))
+        DC_TRY(alpha_step(s));
+    DC_TRY(weight_step(s));
+    int64_t done = s->at.step + 1, every = s->total_steps / TRACE_ROWS + 1;
+    if (done % every == 0 || done % s->steps == 0)
+        DC_TRY(write_trace(s, done));
+    s->at.step = done;
+    return done % s->steps == 0 ? end_epoch(s) : DC_OK;
+}
+
+static dc_status search_steps(dc_searcher *s)
+{
+    while (s->at.step < s->total_steps) {
+        DC_TRY(search_step(s));
+        bool save, stop;
+        DC_TRY(dc_pace_check(&s->pace, &save, &stop));
+        if (save || s->at.step == s->total_steps)
+            DC_TRY(dc_searcher_save(s));
+        if (stop && s->at.step < s->total_steps)
+            return dc_fail(DC_INTERRUPTED, "%s stopped at step %lld of %lld%s", s->job->name, (long long)s->at.step,
+                           (long long)s->total_steps, s->job->checkpoint ? "; its state is saved" : "");
+        DC_TRY(tell_progress(s));
+    }
+    return DC_OK;
+}
+
+dc_status dc_search_run(const dc_search_job *job, dc_search_result *result)
+{
+    dc_searcher searcher = {.job = job};
+    dc_status status = dc_searcher_open(&searcher);
+    if (status == DC_OK)
+        status = search_steps(&searcher);
+    if (status == DC_OK)
+        status = describe(&searcher, result);
+    dc_searcher_close(&searcher);
+    return status;
+}

@@ -1,0 +1,347 @@
+#include "search/searcher.h"
+
+#include "train/evaluate.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const alpha_names[DC_CELL_TYPES] = {"alpha.normal", "alpha.reduce"};
+
+/* ---- supernets ---- */
+
+static int local_batch(int batch, int ranks)
+{
+    return (batch + ranks - 1) / ranks;
+}
+
+dc_status dc_searcher_read_alpha(dc_searcher *s, dc_alpha alpha)
+{
+    for (int type = 0; type < DC_CELL_TYPES; type++)
+        DC_TRY(dc_params_read(s->params, s->alpha_item[type], alpha[type][0]));
+    return DC_OK;
+}
+
+/* The place of a genotype in the cache: where it is, else an empty one, else the one that was used longest ago. */
+static dc_cached_supernet *cache_place(dc_searcher *s, const dc_genotype *derived)
+{
+    dc_cached_supernet *place = &s->supernets[0];
+    for (int i = 0; i < DC_CACHED_SUPERNETS; i++) {
+        dc_cached_supernet *cached = &s->supernets[i];
+        if (cached->model && dc_genotype_equal(&cached->derived, derived))
+            return cached;
+        if (place->model && (!cached->model || cached->used < place->used))
+            place = cached;
+    }
+    dc_model_destroy(place->model);
+    place->model = NULL;
+    place->derived = *derived;
+    return place;
+}
+
+static dc_status use_supernet(dc_searcher *s, const dc_genotype *derived)
+{
+    dc_cached_supernet *place = cache_place(s, derived);
+    if (!place->model) {
+        const dc_search_options *o = s->job->options;
+        dc_graph *graph;
+        DC_TRY(dc_supernet_build(&o->supernet, o->supernet.derived_cells ? derived : NULL, true, &graph));
+        dc_plan_options plan = {.batch = local_batch(o->batch, s->job->comm->size), .training = true};
+        DC_TRY(dc_model_create(graph, &plan, &s->arena, s->params, &place->model));
+    }
+    place->used = s->at.step;
+    s->model = place->model;
+    return DC_OK;
+}
+
+dc_status dc_searcher_choose_supernet(dc_searcher *s)
+{
+    dc_genotype derived = {0};
+    if (s->job->options->supernet.derived_cells) {
+        dc_alpha alpha;
+        dc_log_probability log_p;
+        DC_TRY(dc_searcher_read_alpha(s, alpha));
+        dc_log_probability_of_alpha(alpha, log_p);
+        DC_TRY(dc_derive(s->deriver, log_p, &s->job->targets, &derived, NULL));
+    } else if (s->model) {
+        return DC_OK;
+    }
+    return use_supernet(s, &derived);
+}
+
+/* Every parameter of every supernet that may come, so that exchanging graphs moves no memory. */
+static dc_status build_params(dc_searcher *s)
+{
+    dc_graph *graph;
+    DC_TRY(dc_supernet_build(&s->job->options->supernet, NULL, true, &graph));
+    dc_status status = dc_params_create(s->backend, &s->params);
+    if (status == DC_OK)
+        status = dc_params_add_graph(s->params, graph);
+    if (status == DC_OK)
+        status = dc_params_allocate(s->params, s->job->seed);
+    dc_graph_destroy(graph);
+    DC_TRY(status);
+    for (int type = 0; type < DC_CELL_TYPES; type++) {
+        s->alpha_item[type] = dc_params_find(s->params, alpha_names[type]);
+        if (s->alpha_item[type] < 0)
+            return dc_fail(DC_ERR_INTERNAL, "the supernet has no %s", alpha_names[type]);
+    }
+    return DC_OK;
+}
+
+/* ---- data ---- */
+
+static dc_loader_options loader_options(const dc_search_options *o, const dc_backend *backend, int rank, int size,
+                                        const dc_indices *images, uint64_t seed)
+{
+    return (dc_loader_options){.split = DC_SPLIT_TRAIN,
+                               .indices = images,
+                               .batch = o->batch,
+                               .rank = rank,
+                               .size = size,
+                               .lane = backend->layout.lane,
+                               .seed = seed,
+                               .shuffle = true,
+                               .drop_last = true,
+                               .repeat = true,
+                               .augment = o->augment};
+}
+
+static dc_status build_loaders(dc_searcher *s)
+{
+    const dc_search_job *job = s->job;
+    const dc_search_options *o = job->options;
+    DC_TRY(dc_split_indices(job->dataset, job->seed, o->train, o->validation, &s->train_images, &s->validation_images));
+    const uint32_t smaller = s->train_images.n < s->validation_images.n ? s->train_images.n : s->validation_images.n;
+    if (smaller < (uint32_t)o->batch)
+        return dc_fail(DC_ERR_INPUT, "[search] batch = %d is larger than the %u images of its smaller part of %s",
+                       o->batch, smaller, job->dataset->path);
+    int rank = job->comm->rank, size = job->comm->size;
+    dc_loader_options train = loader_options(o, s->backend, rank, size, &s->train_images, job->seed);
+    dc_loader_options validation = loader_options(o, s->backend, rank, size, &s->validation_images, job->seed + 1);
+    DC_TRY(dc_loader_create(job->dataset, &train, &s->train_loader));
+    DC_TRY(dc_loader_create(job->dataset, &validation, &s->validation_loader));
+    s->steps = dc_loader_steps(s->train_loader);
+    s->total_steps = (int64_t)s->steps * o->epochs;
+    return DC_OK;
+}
+
+/* Validation batches are drawn only in steps that move alpha. */
+static dc_status position_loaders(dc_searcher *s)
+{
+    int64_t first_alpha_step = (int64_t)s->steps * s->job->options->warmup_epochs;
+    int64_t drawn = s->at.step > first_alpha_step ? s->at.step - first_alpha_step : 0;
+    int64_t per_epoch = dc_loader_steps(s->validation_loader);
+    DC_TRY(
+        dc_loader_begin_epoch(s->train_loader, (uint32_t)(s->at.step / s->steps), (uint32_t)(s->at.step % s->steps)));
+    return dc_loader_begin_epoch(s->validation_loader, (uint32_t)(drawn / per_epoch), (uint32_t)(drawn % per_epoch));
+}
+
+/* ---- checkpoint ---- */
+
+static void put_metrics(dc_state *state, const char *name, const dc_metrics *m)
+{
+    const double values[] = {m->loss, m->auxiliary, (double)m->n, (double)m->top1, (double)m->top5};
+    dc_state_put_doubles(state, name, 1, (int64_t[]){5}, values);
+}
+
+static dc_status get_metrics(dc_state *state, const char *name, dc_metrics *m)
+{
+    double v[5];
+    DC_TRY(dc_state_get_doubles(state, name, 1, (int64_t[]){5}, v));
+    *m = (dc_metrics){v[0], v[1], (int64_t)v[2], (int64_t)v[3], (int64_t)v[4]};
+    return DC_OK;
+}
+
+static dc_status write_checkpoint(dc_searcher *s, const dc_search_position *at)
+{
+    dc_state *state;
+    DC_TRY(dc_state_create(s->job->checkpoint, &state));
+    dc_state_put_u64(state, "identity", s->job->identity);
+    dc_state_put_i64(state, "step", at->step);
+    dc_state_put_i64(state, "steps", s->total_steps);
+    put_metrics(state, "training", &at->training);
+    put_metrics(state, "validation", &at->validation);
+    const double figures[] = {at->validation_loss, at->validation_accuracy, at->train_loss, at->train_accuracy,
+                              at->seconds};
+    dc_state_put_doubles(state, "figures", 1, (int64_t[]){5}, figures);
+    double multipliers[DC_METRICS] = {0};
+    for (int m = 0; m < s->constraint.n_metrics; m++)
+        multipliers[m] = s->constraint.metrics[m].lambda;
+    dc_state_put_doubles(state, "lambda", 1, (int64_t[]){DC_METRICS}, multipliers);
+    dc_status status = dc_params_save(s->params, state, "params", true);
+    if (status != DC_OK) {
+        dc_state_abandon(state);
+        return status;
+    }
+    return dc_state_commit(state, true);
+}
+
+dc_status dc_searcher_save(dc_searcher *s)
+{
+    const dc_comm *comm = s->job->comm;
+    s->at.seconds += dc_pace_saved(&s->pace);
+    if (!s->job->checkpoint)
+        return DC_OK;
+    dc_search_position at = s->at; /* the file holds the ranks' sums; the first rank takes them up again */
+    DC_TRY(dc_metrics_sum(comm, &at.training));
+    DC_TRY(dc_metrics_sum(comm, &at.validation));
+    return dc_comm_agree(comm, comm->rank == 0 ? write_checkpoint(s, &at) : DC_OK);
+}
+
+static dc_status load_state(dc_searcher *s, dc_state *state)
+{
+    uint64_t identity = 0;
+    double figures[5], multipliers[DC_METRICS];
+    DC_TRY(dc_state_get_u64(state, "identity", &identity));
+    if (identity != s->job->identity)
+        return dc_fail(DC_ERR_INPUT,
+                       "%s: this checkpoint of %s was made with another configuration or data set; give another output "
+                       "directory or remove it",
+                       dc_state_path(state), s->job->name);
+    DC_TRY(dc_state_get_i64(state, "step", &s->at.step));
+    DC_TRY(get_metrics(state, "training", &s->at.training));
+    DC_TRY(get_metrics(state, "validation", &s->at.validation));
+    DC_TRY(dc_state_get_doubles(state, "figures", 1, (int64_t[]){5}, figures));
+    DC_TRY(dc_state_get_doubles(state, "lambda", 1, (int64_t[]){DC_METRICS}, multipliers));
+    DC_TRY(dc_params_load(s->params, state, "params", true));
+    s->at.validation_loss = figures[0];
+    s->at.validation_accuracy = figures[1];
+    s->at.train_loss = figures[2];
+    s->at.train_accuracy = figures[3];
+    s->at.seconds = figures[4];
+    for (int m = 0; m < s->constraint.n_metrics; m++)
+        s->constraint.metrics[m].lambda = multipliers[m];
+    if (s->job->comm->rank != 0)
+        s->at.training = s->at.validation = (dc_metrics){0};
+    return DC_OK;
+}
+
+static dc_status resume(dc_searcher *s)
+{
+    if (!s->job->checkpoint || !dc_state_exists(s->job->checkpoint))
+        return DC_OK;
+    dc_state *state;
+    DC_TRY(dc_state_open_newest(s->job->checkpoint, &state));
+    if (dc_state_warning(state) && s->job->comm->rank == 0)
+        dc_log_warn(s->job->log, "%s", dc_state_warning(state));
+    dc_status status = load_state(s, state);
+    if (status != DC_OK) {
+        dc_state_abandon(state);
+        return status;
+    }
+    return dc_state_close(state);
+}
+
+/* ---- life ---- */
+
+static dc_status open_trace(dc_searcher *s)
+{
+    if (!s->job->csv || s->job->comm->rank != 0)
+        return DC_OK;
+    return dc_csv_open(s->job->csv,
+                       "step,epoch,learning_rate,train_loss,train_accuracy,validation_loss,validation_accuracy,"
+                       "entropy_normal,entropy_reduce,skips_normal,skips_reduce,params,macs,"
+                       "k_over_target,lambda,effective,k_over_target_2,lambda_2,effective_2",
+                       s->at.step > 0 ? s->at.step : -1, &s->csv);
+}
+
+static dc_status open_own(dc_searcher *s)
+{
+    DC_TRY(build_loaders(s));
+    DC_TRY(build_params(s));
+    DC_TRY(dc_deriver_create(&s->deriver));
+    dc_constraint_init(&s->constraint, &s->job->options->constraint, &s->job->targets,
+                       s->total_steps - (int64_t)s->steps * s->job->options->warmup_epochs);
+    DC_TRY(resume(s));
+    DC_TRY(position_loaders(s));
+    return open_trace(s);
+}
+
+dc_status dc_searcher_open(dc_searcher *s)
+{
+    const dc_search_job *job = s->job;
+    s->backend = job->backend;
+    s->arena.backend = job->backend;
+    s->schedule = job->options->schedule;
+    s->schedule.epochs = job->options->epochs;
+    DC_TRY_ALL(job->comm, open_own(s));
+    DC_TRY(dc_reducer_create(job->comm, s->params, &s->reducer));
+    dc_search_memory memory;
+    dc_status status = dc_search_plan(job->backend, job->dataset, job->options, job->comm->size, &memory);
+    if (status == DC_OK)
+        status = dc_step_arena_reserve(&s->arena, memory.arena_bytes);
+    if (status == DC_OK)
+        status = dc_searcher_choose_supernet(s);
+    DC_TRY_ALL(job->comm, status);
+    dc_pace_start(&s->pace, job->comm, &job->hooks, job->checkpoint_interval_s,
+                  (double)s->at.step / (double)s->total_steps);
+    return DC_OK;
+}
+
+void dc_searcher_close(dc_searcher *s)
+{
+    dc_csv_close(s->csv);
+    dc_reducer_destroy(s->reducer);
+    dc_deriver_destroy(s->deriver);
+    dc_loader_destroy(s->train_loader);
+    dc_loader_destroy(s->validation_loader);
+    for (int i = 0; i < DC_CACHED_SUPERNETS; i++)
+        dc_model_destroy(s->supernets[i].model);
+    dc_step_arena_clear(&s->arena);
+    dc_params_destroy(s->params);
+    dc_indices_clear(&s->train_images);
+    dc_indices_clear(&s->validation_images);
+}
+
+/* ---- memory, before it runs ---- */
+
+/* Different (source, operation) pairs throughout, of the operations that keep the most tensors: no derived cell is
+ * heavier. */
+static dc_genotype heaviest_genotype(void)
+{
+    static const dc_choice heaviest[DC_CELL_KEPT] = {
+        {DC_DARTS_SEP_CONV_5X5, 0}, {DC_DARTS_SEP_CONV_5X5, 1}, {DC_DARTS_SEP_CONV_3X3, 0}, {DC_DARTS_SEP_CONV_3X3, 1},
+        {DC_DARTS_SEP_CONV_5X5, 2}, {DC_DARTS_SEP_CONV_5X5, 3}, {DC_DARTS_SEP_CONV_3X3, 3}, {DC_DARTS_SEP_CONV_5X5, 4}};
+    dc_genotype genotype = {.concat = {0x3c, 0x3c}};
+    for (int type = 0; type < DC_CELL_TYPES; type++)
+        memcpy(genotype.cell[type], heaviest, sizeof heaviest);
+    return genotype;
+}
+
+static dc_status plan_supernet(dc_backend *backend, const dc_search_options *options, const dc_genotype *derived,
+                               int batch, dc_search_memory *memory)
+{
+    dc_graph *graph;
+    DC_TRY(dc_supernet_build(&options->supernet, derived, true, &graph));
+    dc_plan_options plan_options = {.batch = batch, .training = true};
+    dc_plan *plan = NULL;
+    dc_params *params = NULL;
+    dc_status status = dc_plan_create(graph, &backend->layout, &plan_options, &plan);
+    if (status == DC_OK)
+        status = dc_params_create(backend, &params);
+    if (status == DC_OK)
+        status = dc_params_add_graph(params, graph);
+    if (status == DC_OK) {
+        memory->arena_bytes = plan->arena_bytes;
+        memory->model_bytes = 4 * params->count * sizeof(float);
+    }
+    dc_params_destroy(params);
+    dc_plan_destroy(plan);
+    dc_graph_destroy(graph);
+    return status;
+}
+
+dc_status dc_search_plan(dc_backend *backend, const dc_dataset *dataset, const dc_search_options *options, int ranks,
+                         dc_search_memory *memory)
+{
+    dc_search_memory union_memory = {0};
+    const dc_genotype heaviest = heaviest_genotype();
+    int batch = local_batch(options->batch, ranks);
+    *memory = (dc_search_memory){0};
+    DC_TRY(plan_supernet(backend, options, NULL, batch, &union_memory));
+    DC_TRY(plan_supernet(backend, options, &heaviest, batch, memory));
+    memory->model_bytes = union_memory.model_bytes;
+    dc_loader_options loader = loader_options(options, backend, 0, ranks, NULL, 0);
+    memory->data_bytes = 2 * dc_loader_bytes(dataset, &loader);
+    return DC_OK;
+}
