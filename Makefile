@@ -45,6 +45,14 @@ UNIT_TESTS   := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit
 MPI_TESTS    := $(patsubst tests/mpi/%.c,$(BUILD)/mpi-tests/%,$(wildcard tests/mpi/test_*.c))
 BENCHES      := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*.c))
 
+# make V=1 shows the commands.
+ifeq ($(V),1)
+say =
+else
+.SILENT:
+say = printf '  %-5s %s\n' $(1) $(2);
+endif
+
 .PHONY: all demo test test-long unit mpi bench bench-kernels asan lint format deps clean help
 all: $(PROGRAM)
 
@@ -52,11 +60,11 @@ help:
 	@sed -n 's/^#: //p' Makefile
 
 $(PROGRAM): $(BUILD)/src/app/main.o $(LIBRARY)
-	$(MPICC) $(CFLAGS) -o $@ $^ $(LDLIBS)
+	$(call say,LD,$@)$(MPICC) $(CFLAGS) -o $@ $^ $(LDLIBS)
 
 $(LIBRARY): $(OBJECTS)
 	@rm -f $@
-	ar rcs $@ $(OBJECTS)
+	$(call say,AR,$@)ar rcs $@ $(OBJECTS)
 
 # A change of flags or compiler rebuilds everything.
 FLAGS_STAMP := $(BUILD)/flags
@@ -66,25 +74,25 @@ $(shell mkdir -p $(BUILD); echo '$(FLAGS_TEXT)' | cmp -s - $(FLAGS_STAMP) || ech
 define isa_rule
 $(BUILD)/kernels/%.$(1).o: kernels/%.c $(FLAGS_STAMP)
 	@mkdir -p $$(@D)
-	$(MPICC) $(CFLAGS) $(KERNEL_FLAGS) $(ISA_FLAGS_$(1)) -MMD -MP -c -o $$@ $$<
+	$$(call say,CC,$$@)$(MPICC) $(CFLAGS) $(KERNEL_FLAGS) $(ISA_FLAGS_$(1)) -MMD -MP -c -o $$@ $$<
 endef
 $(foreach isa,$(ISAS),$(eval $(call isa_rule,$(isa))))
 
 $(BUILD)/%.o: %.c $(FLAGS_STAMP)
 	@mkdir -p $(@D)
-	$(MPICC) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(call say,CC,$@)$(MPICC) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(TEST_SUPPORT) $(LIBRARY)
 	@mkdir -p $(@D)
-	$(MPICC) $(CFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
+	$(call say,LD,$@)$(MPICC) $(CFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
 
 $(BUILD)/mpi-tests/%: $(BUILD)/tests/mpi/%.o $(TEST_SUPPORT) $(LIBRARY)
 	@mkdir -p $(@D)
-	$(MPICC) $(CFLAGS) -o $@ $^ $(LDLIBS)
+	$(call say,LD,$@)$(MPICC) $(CFLAGS) -o $@ $^ $(LDLIBS)
 
 $(BUILD)/bench/%: $(BUILD)/tests/bench/%.o $(TEST_SUPPORT) $(LIBRARY)
 	@mkdir -p $(@D)
-	$(MPICC) $(CFLAGS) -o $@ $^ $(LDLIBS)
+	$(call say,LD,$@)$(MPICC) $(CFLAGS) -o $@ $^ $(LDLIBS)
 
 unit: $(UNIT_TESTS)
 	CMOCKA_MESSAGE_OUTPUT=TAP prove --nocolor -e '' $(UNIT_TESTS)

@@ -82,10 +82,9 @@ static dc_status write_epoch(dc_trainer *t)
     if (t->job->comm->rank != 0)
         return DC_OK;
     const dc_train_result *r = &t->at.result;
-    const char *format = "%d,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g";
     double rate = dc_schedule_rate(&t->schedule, t->at.epoch);
-    DC_TRY(dc_csv_write(t->csv, format, t->at.epoch + 1, rate, r->train_loss, r->train_accuracy, r->loss, r->accuracy,
-                        r->top5));
+    DC_TRY(dc_csv_write(t->csv, "%d,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g", t->at.epoch + 1, rate, r->train_loss,
+                        r->train_accuracy, r->loss, r->accuracy, r->top5));
     dc_log_info(t->job->log, "%s: epoch %d/%d: training loss %.4f, accuracy %.2f %%; %s loss %.4f, accuracy %.2f %%",
                 t->job->name, t->at.epoch + 1, t->job->options->epochs, r->train_loss, 100 * r->train_accuracy,
                 t->job->evaluation_split == DC_SPLIT_TEST ? "test" : "validation", r->loss, 100 * r->accuracy);
