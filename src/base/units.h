@@ -4,6 +4,7 @@
 
 #include "base/status.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* A count, exact: digits with an optional fraction and one suffix k (K), M, G or T (powers of 1000), '_' between digits

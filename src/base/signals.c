@@ -1,0 +1,59 @@
+#include "base/signals.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+
+/* The one thing that a handler can reach. */
+static volatile sig_atomic_t received;
+
+static const int stopping[] = {SIGTERM, SIGINT, SIGUSR1, SIGUSR2};
+static const int ignored[] = {SIGPIPE, SIGXFSZ};
+
+static void note(int number)
+{
+    received = number;
+}
+
+static dc_status handle(const int *numbers, size_t n, void (*handler)(int))
+{
+    struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART};
+    sigemptyset(&action.sa_mask);
+    for (size_t i = 0; i < n; i++) {
+        if (sigaction(numbers[i], &action, NULL))
+            return dc_fail(DC_ERR_IO, "cannot handle signal %d: %s", numbers[i], strerror(errno));
+    }
+    return DC_OK;
+}
+
+dc_status dc_signals_install(void)
+{
+    DC_TRY(handle(stopping, sizeof stopping / sizeof stopping[0], note));
+    return handle(ignored, sizeof ignored / sizeof ignored[0], SIG_IGN);
+}
+
+int dc_signals_received(void)
+{
+    return received;
+}
+
+const char *dc_signals_name(int number)
+{
+    switch (number) {
+    case SIGTERM:
+        return "SIGTERM";
+    case SIGINT:
+        return "SIGINT";
+    case SIGUSR1:
+        return "SIGUSR1";
+    case SIGUSR2:
+        return "SIGUSR2";
+    default:
+        return "no signal";
+    }
+}
+
+void dc_signals_clear(void)
+{
+    received = 0;
+}
