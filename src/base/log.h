@@ -13,6 +13,10 @@
 
 typedef struct dc_log dc_log;
 
+/* Can standard output be redrawn? False under an mpirun whose own output is no terminal: it gives its processes a
+ * pseudo-terminal of no size then. */
+bool dc_log_on_terminal(void);
+
 /* terminal: standard output can be redrawn. path: a file to append to, or NULL; its directory must exist. */
 dc_status dc_log_open(int rank, int size, bool terminal, const char *path, dc_log **log);
 void dc_log_close(dc_log *log); /* erases the live status; NULL is legal */

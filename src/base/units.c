@@ -96,6 +96,8 @@ dc_status dc_parse_duration(const char *text, double *seconds)
         next = unit + 1;
         s = bare ? end : end + 1;
     } while (*s);
+    if (sum > 1e10)
+        return dc_fail(DC_ERR_INPUT, "'%s' is too long a duration", text);
     *seconds = sum;
     return DC_OK;
 }
