@@ -66,6 +66,16 @@ dc_status dc_config_defaults(const dc_schema *schema, void *settings)
     return DC_OK;
 }
 
+/* Appends what stands between two places, without blanks around it. */
+static void append_trimmed(dc_text *out, const char *begin, const char *end)
+{
+    while (begin < end && isspace((unsigned char)*begin))
+        begin++;
+    while (begin < end && isspace((unsigned char)end[-1]))
+        end--;
+    dc_text_append(out, "%.*s", (int)(end - begin), begin);
+}
+
 dc_status dc_config_set(const dc_schema *schema, const char *assignment, void *settings)
 {
     const char *equals = strchr(assignment, '=');
@@ -73,13 +83,9 @@ dc_status dc_config_set(const dc_schema *schema, const char *assignment, void *s
     if (!dot)
         return dc_fail(DC_ERR_INPUT, "--set %s: section.key=value expected", assignment);
     dc_text section = {0}, name = {0}, value = {0};
-    const char *from = equals + 1 + strspn(equals + 1, " \t");
-    size_t length = strlen(from);
-    while (length && isspace((unsigned char)from[length - 1]))
-        length--;
-    dc_text_append(&section, "%.*s", (int)(dot - assignment), assignment);
-    dc_text_append(&name, "%.*s", (int)(equals - dot - 1), dot + 1);
-    dc_text_append(&value, "%.*s", (int)length, from);
+    append_trimmed(&section, assignment, dot);
+    append_trimmed(&name, dot + 1, equals);
+    append_trimmed(&value, equals + 1, assignment + strlen(assignment));
     dc_status status = section.error ? section.error : name.error ? name.error : value.error;
     if (!status) {
         const dc_key *key = dc_config_find(schema, section.s, name.s);

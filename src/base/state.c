@@ -12,11 +12,15 @@
 
 /* HDF5 is built without thread safety and keeps one error stack and one table of files. */
 static pthread_mutex_t hdf5_mutex = PTHREAD_MUTEX_INITIALIZER;
+static bool prepared;
 static unsigned long images; /* numbers the files in memory: HDF5 takes equal names for the same file */
 
 void dc_state_hdf5_enter(void)
 {
     pthread_mutex_lock(&hdf5_mutex);
+    if (!prepared)
+        H5dont_atexit(); /* after a full disk its cleaning up crashes; everything is closed without it */
+    prepared = true;
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL); /* errors are ours to print */
 }
 
