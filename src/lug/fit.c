@@ -7,10 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-void dc_lug_points(double min, double max, int n, double *targets)
+double dc_lug_point(double min, double max, int point)
 {
-    for (int i = 0; i < n; i++)
-        targets[i] = min + (max - min) * (i + 0.5) / n;
+    double fraction = 0, digit = 0.5;
+    for (unsigned bits = (unsigned)point + 1; bits; bits >>= 1, digit /= 2)
+        fraction += (bits & 1) ? digit : 0;
+    return min + (max - min) * fraction;
 }
 
 /* ---- the fit ----------------------------------------------------------------------------------------------------- */

@@ -4,12 +4,11 @@
 
 #include "lug/lug.h"
 
-/* Spreads n targets over [min, max], targets[i] = min + (max - min) * (i + 1/2) / n: the centres of n equal shares.
+/* The target K' of a point of the lookup graph: points 0, 1, 2, ... are spread over [min, max] in the order of van der
+ * Corput's sequence (1/2, 1/4, 3/4, 1/8, 5/8, ...), so that asking for more points only refines those that are there.
  * Linear in the size, since a network's cost is linear in what it keeps: a step down the ladder then frees the same
- * amount everywhere, and linear interpolation between the points errs by the same amount everywhere. (A logarithmic
- * ladder would spend its points near the minimum, where `fixed` leaves no choice.) The ends are left out: they are
- * single corners of the space whose K is known without a search. */
-void dc_lug_points(double min, double max, int n, double *targets);
+ * amount everywhere. The ends are left out: they are single corners of the space whose K is known without a search. */
+double dc_lug_point(double min, double max, int point);
 
 /* Least-squares non-decreasing fit to y with weights w (w NULL: all 1) by pooling adjacent violators (Ayer et al.
  * 1955). fitted may be y itself. */
