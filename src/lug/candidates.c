@@ -2,9 +2,8 @@
 
 #include "base/files.h"
 #include "base/hash.h"
-#include "base/signals.h"
 #include "base/units.h"
-#include "lug/board.h"
+#include "lug/crew.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -102,23 +101,12 @@ typedef struct work {
     const dc_train_job *common;
     const char *directory;
     const dc_candidate *candidates;
-    dc_board *board;
 } work;
 
 /* What a short training gives back. */
 typedef struct figures {
     double accuracy, seconds;
 } figures;
-
-static dc_status pass_progress(void *worker, double fraction, const char *text)
-{
-    return dc_farm_progress(worker, fraction, text);
-}
-
-static dc_status pass_stop(void *worker, bool *stop)
-{
-    return dc_farm_should_stop(worker, stop);
-}
 
 static dc_status path_of(const work *w, const char *origin, const char *suffix, char path[DC_PATH_CHARS])
 {
@@ -145,11 +133,11 @@ static dc_status train_one(void *context, int item, dc_farm_worker *worker)
     job.identity = dc_hash_end(&identity);
     job.checkpoint = checkpoint;
     job.csv = csv;
-    job.hooks = (dc_hooks){worker, pass_progress, pass_stop};
+    job.log = NULL; /* the crew tells it all, whoever works */
+    job.events = NULL;
+    job.hooks = dc_crew_hooks(worker);
     dc_train_result result;
-    dc_status status = dc_train_run(&job, &result);
-    if (status != DC_OK)
-        return status == DC_INTERRUPTED ? status : dc_fail_within(status, "candidate from %s", candidate->origin);
+    DC_TRY(dc_train_run(&job, &result));
     figures f = {result.accuracy, result.seconds};
     char text[DC_FARM_TEXT];
     snprintf(text, sizeof text, "validation %.2f %%, %s parameters", 100 * f.accuracy,
@@ -158,53 +146,33 @@ static dc_status train_one(void *context, int item, dc_farm_worker *worker)
     return dc_farm_result(worker, &f, sizeof f);
 }
 
-static void pass_news(void *context, const dc_farm_news *news)
+static const char *name_of(const void *context, int item)
 {
-    dc_board_news(((work *)context)->board, news);
-}
-
-static bool interrupted(void *context)
-{
-    (void)context;
-    return dc_signals_received() != 0;
-}
-
-static dc_status open_board(work *w, int n)
-{
-    const char **names = dc_alloc(((size_t)n + 1) * sizeof *names);
-    if (!names)
-        return DC_ERR_MEMORY;
-    for (int i = 0; i < n; i++)
-        names[i] = w->candidates[i].origin;
-    dc_status status = dc_board_create(w->common->log, "candidates", n, names, &w->board);
-    free(names);
-    return status;
+    return ((const work *)context)->candidates[item].origin;
 }
 
 dc_status dc_candidates_train(const dc_comm *comm, const dc_train_job *common, const char *directory, int n,
                               dc_candidate *candidates)
 {
-    work w = {common, directory, candidates, NULL};
-    DC_TRY_ALL(comm, comm->rank == 0 ? open_board(&w, n) : DC_OK);
-    dc_farm farm = {.n_items = n,
-                    .ranks_per_group = 1,
+    work w = {common, directory, candidates};
+    dc_crew crew = {.log = common->log,
+                    .events = common->events,
+                    .heading = "candidates",
+                    .n_items = n,
+                    .ranks_per_item = 1,
+                    .name = name_of,
                     .work = train_one,
-                    .news = pass_news,
-                    .interrupted = interrupted,
                     .context = &w};
     dc_blobs results;
-    dc_status status = dc_farm_run(comm, &farm, &results);
-    if (status == DC_OK) {
-        for (int i = 0; i < n; i++) {
-            figures f;
-            memcpy(&f, results.data + results.offsets[i], sizeof f);
-            candidates[i].accuracy = f.accuracy;
-            candidates[i].seconds = f.seconds;
-        }
-        dc_blobs_clear(&results);
+    DC_TRY(dc_crew_run(comm, &crew, &results));
+    for (int i = 0; i < n; i++) {
+        figures f;
+        memcpy(&f, results.data + results.offsets[i], sizeof f);
+        candidates[i].accuracy = f.accuracy;
+        candidates[i].seconds = f.seconds;
     }
-    dc_board_destroy(w.board);
-    return status;
+    dc_blobs_clear(&results);
+    return DC_OK;
 }
 
 int dc_candidates_best(int n, const dc_candidate *candidates)

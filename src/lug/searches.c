@@ -2,9 +2,8 @@
 
 #include "base/files.h"
 #include "base/hash.h"
-#include "base/signals.h"
 #include "base/units.h"
-#include "lug/board.h"
+#include "lug/crew.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,20 +12,9 @@
 typedef struct work {
     const dc_searches *searches;
     const dc_search_spec *specs;
-    dc_board *board;
 } work;
 
 /* ---- one search ---- */
-
-static dc_status pass_progress(void *worker, double fraction, const char *text)
-{
-    return dc_farm_progress(worker, fraction, text);
-}
-
-static dc_status pass_stop(void *worker, bool *stop)
-{
-    return dc_farm_should_stop(worker, stop);
-}
 
 static uint64_t identity_of(const dc_searches *searches, const dc_search_spec *spec)
 {
@@ -88,11 +76,11 @@ static dc_status search_one(void *context, int item, dc_farm_worker *worker)
     job.identity = identity_of(w->searches, spec);
     job.checkpoint = checkpoint;
     job.csv = csv;
-    job.hooks = (dc_hooks){worker, pass_progress, pass_stop};
+    job.log = NULL; /* the crew tells it all, whoever works */
+    job.events = NULL;
+    job.hooks = dc_crew_hooks(worker);
     dc_search_result result;
-    dc_status status = dc_search_run(&job, &result);
-    if (status != DC_OK)
-        return status == DC_INTERRUPTED ? status : dc_fail_within(status, "%s", spec->name);
+    DC_TRY(dc_search_run(&job, &result));
     dc_lug_entry entry = entry_of(spec, &result);
     char text[DC_FARM_TEXT];
     snprintf(text, sizeof text, "validation %.1f %%, derives %s parameters, %s", 100 * entry.validation_accuracy,
@@ -103,49 +91,29 @@ static dc_status search_one(void *context, int item, dc_farm_worker *worker)
 
 /* ---- all of them ---- */
 
-static void pass_news(void *context, const dc_farm_news *news)
+static const char *name_of(const void *context, int item)
 {
-    dc_board_news(((work *)context)->board, news);
-}
-
-static bool interrupted(void *context)
-{
-    (void)context;
-    return dc_signals_received() != 0;
-}
-
-static dc_status open_board(work *w, int n)
-{
-    const char **names = dc_alloc(((size_t)n + 1) * sizeof *names);
-    if (!names)
-        return DC_ERR_MEMORY;
-    for (int i = 0; i < n; i++)
-        names[i] = w->specs[i].name;
-    dc_status status = dc_board_create(w->searches->common->log, w->searches->heading, n, names, &w->board);
-    free(names);
-    return status;
+    return ((const work *)context)->specs[item].name;
 }
 
 dc_status dc_searches_run(const dc_searches *searches, int n, const dc_search_spec *specs, const bool *done,
                           dc_lug_entry *entries)
 {
-    work w = {searches, specs, NULL};
-    DC_TRY_ALL(searches->comm, searches->comm->rank == 0 ? open_board(&w, n) : DC_OK);
-    dc_farm farm = {.n_items = n,
+    work w = {searches, specs};
+    dc_crew crew = {.log = searches->common->log,
+                    .events = searches->common->events,
+                    .heading = searches->heading,
+                    .n_items = n,
+                    .ranks_per_item = searches->ranks_per_search,
                     .done = done,
-                    .ranks_per_group = searches->ranks_per_search,
+                    .name = name_of,
                     .work = search_one,
-                    .news = pass_news,
-                    .interrupted = interrupted,
                     .context = &w};
     dc_blobs results;
-    dc_status status = dc_farm_run(searches->comm, &farm, &results);
-    if (status == DC_OK) {
-        for (int i = 0; i < n; i++)
-            if (!done || !done[i])
-                memcpy(&entries[i], results.data + results.offsets[i], sizeof entries[i]);
-        dc_blobs_clear(&results);
-    }
-    dc_board_destroy(w.board);
-    return status;
+    DC_TRY(dc_crew_run(searches->comm, &crew, &results));
+    for (int i = 0; i < n; i++)
+        if (!done || !done[i])
+            memcpy(&entries[i], results.data + results.offsets[i], sizeof entries[i]);
+    dc_blobs_clear(&results);
+    return DC_OK;
 }
