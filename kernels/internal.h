@@ -49,5 +49,6 @@ void DCK(sgd)(float *value, const float *grad, float *velocity, size_t count, fl
 void DCK(adam)(float *value, const float *grad, float *first, float *second, size_t count, float learning_rate,
                float beta1, float beta2, float epsilon, float weight_decay, uint32_t step, int threads);
 double DCK(sum_squares)(const float *x, size_t count, int threads);
+double DCK(ceiling)(long repeats, int threads);
 
 #endif

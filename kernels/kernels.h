@@ -112,6 +112,9 @@ typedef struct dck_kernels {
     void (*adam)(float *value, const float *grad, float *first, float *second, size_t count, float learning_rate,
                  float beta1, float beta2, float epsilon, float weight_decay, uint32_t step, int threads);
     double (*sum_squares)(const float *x, size_t count, int threads);
+
+    /* For benchmarks: does nothing but multiply-adds in registers, returns how many floating-point operations. */
+    double (*ceiling)(long repeats, int threads);
 } dck_kernels;
 
 /* The table of an instruction set, NULL when this machine cannot run it; name NULL: the best that it can. */

@@ -40,4 +40,5 @@ const dck_kernels DCK_JOIN(table, DCK_ISA) = {
     .sgd = DCK(sgd),
     .adam = DCK(adam),
     .sum_squares = DCK(sum_squares),
+    .ceiling = DCK(ceiling),
 };
