@@ -51,26 +51,35 @@ typedef struct pass {
     bool add;
 } pass;
 
-/* The pixels of a chunk from a compact panel to their places. */
+/* One row of pixels from a compact panel to every step-th place. */
+static void scatter_run(const float *from, int pixels, int step, float *out, const float *mask, bool add)
+{
+    for (int p = 0; p < pixels; p++)
+        for (int v = 0; v < DCK_PER_PIXEL; v++) {
+            const size_t at = (size_t)p * step * DCK_PER_PIXEL + v;
+            dck_vec value = ((const dck_vec *)from)[p * DCK_PER_PIXEL + v], *to = (dck_vec *)out + at;
+            if (mask)
+                value = dck_where(((const dck_vec *)mask)[at] > (dck_vec){0}, value);
+            if (add)
+                value += *to;
+            *to = value;
+        }
+}
+
 static void scatter(const pass *s, const float *result, int ld, int m, int first_pixel, int pixels, float *out,
                     const float *mask, bool add)
 {
-    for (int i = 0; i < m; i++)
-        for (int p = 0; p < pixels; p++) {
-            int y = (first_pixel + p) / s->gather.grid_w * s->step + s->phase_y;
-            int x = (first_pixel + p) % s->gather.grid_w * s->step + s->phase_x;
-            size_t at = i * dck_plane(s->to) + ((size_t)y * s->to.w + x) * DCK_LANES;
-            const dck_vec *from = (const dck_vec *)(result + ((size_t)i * ld + p) * DCK_LANES);
-            dck_vec *to = (dck_vec *)(out + at);
-            for (int v = 0; v < DCK_PER_PIXEL; v++) {
-                dck_vec value = from[v];
-                if (mask)
-                    value = dck_where(((const dck_vec *)(mask + at))[v] > (dck_vec){0}, value);
-                if (add)
-                    value += to[v];
-                to[v] = value;
-            }
+    const int w = s->gather.grid_w;
+    for (int i = 0; i < m; i++) {
+        int y = first_pixel / w, x = first_pixel % w;
+        for (int p = 0, run; p < pixels; p += run, y++, x = 0) {
+            run = w - x < pixels - p ? w - x : pixels - p;
+            size_t at = i * dck_plane(s->to) +
+                        ((size_t)(y * s->step + s->phase_y) * s->to.w + x * s->step + s->phase_x) * DCK_LANES;
+            scatter_run(result + ((size_t)i * ld + p) * DCK_LANES, run, s->step, out + at, mask ? mask + at : NULL,
+                        add);
         }
+    }
 }
 
 /* Outputs first..first + m of a group, one chunk of pixels, one block. */
@@ -199,8 +208,7 @@ size_t DCK(dense_backward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view
     return lay_out(k, x, y, blocks, threads, NULL).bytes;
 }
 
-/* The taps that reach x's pixels (grid * stride + phase): dy's pixel is (grid + tap). taken: each one's index in the
- * kernel. */
+/* The taps that reach x's pixels (grid * stride + phase): dy's pixel is (grid + tap). */
 static int phase_taps(const dck_conv *k, int phase_y, int phase_x, dck_tap *tap)
 {
     int n = 0;
@@ -215,9 +223,10 @@ static int phase_taps(const dck_conv *k, int phase_y, int phase_x, dck_tap *tap)
 
 /* transposed[group][i][o][tap of the phase] = w[group][o][i][tap] */
 static void transpose_phase(const dck_conv *k, int in, int out, int n_taps, int phase_y, int phase_x, const float *w,
-                            float *transposed)
+                            float *transposed, int threads)
 {
     const size_t size = (size_t)k->kernel * k->kernel;
+#pragma omp parallel for num_threads(threads) schedule(static)
     for (int c = 0; c < k->groups * in; c++) {
         const float *from = w + ((size_t)(c / in) * out * in + c % in) * size;
         float *to = transposed + (size_t)c * out * n_taps;
@@ -242,7 +251,7 @@ static void backward_data(const dck_conv *k, dck_view x, const float *w, dck_vie
             int n = phase_taps(k, phase_y, phase_x, memory->tap);
             if (n == 0 && accumulate)
                 continue;
-            transpose_phase(k, in, out, n, phase_y, phase_x, w, memory->transposed);
+            transpose_phase(k, in, out, n, phase_y, phase_x, w, memory->transposed, threads);
             int grid_w = (x.w - phase_x + s - 1) / s;
             pass p = {.gather = {dy.h, dy.w, grid_w, 1, n, memory->tap, false},
                       .from = dy,

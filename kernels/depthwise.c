@@ -194,9 +194,11 @@ static void x_taps(const dck_conv *k, ring *r, int y, taps *t)
     int top = y * k->stride - k->pad_begin;
     ring_advance(r, top, top + reach(k));
     t->n = 0;
-    for (int j = 0; j < k->kernel; j++)
+    for (int j = 0; j < k->kernel; j++) {
+        const float *at = ring_row(r, top + j * k->dilation);
         for (int i = 0; i < k->kernel; i++)
-            t->at[t->n++] = ring_row(r, top + j * k->dilation) + (size_t)i * k->dilation * DCK_LANES;
+            t->at[t->n++] = at + (size_t)i * k->dilation * DCK_LANES;
+    }
 }
 
 size_t DCK(depthwise_forward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int threads)
@@ -230,19 +232,39 @@ void DCK(depthwise_forward)(const dck_conv *k, dck_view x, const float *w, dck_v
 
 /* ---- backward ---- */
 
+/* Of the taps along one axis only every stride / gcd(stride, dilation)-th reaches a given position of x: the first of
+ * them (kernel: none). */
+static int first_tap(const dck_conv *k, int position)
+{
+    int i = 0;
+    while (i < k->kernel && (position + k->pad_begin - i * k->dilation) % k->stride != 0)
+        i++;
+    return i;
+}
+
+static int tap_step(const dck_conv *k)
+{
+    int step = 1;
+    while (step * k->dilation % k->stride != 0)
+        step++;
+    return step;
+}
+
 /* The taps of x's pixels (y, phase), (y, phase + stride), ...: pixel 0 is dy's for the first of them. */
 static void dy_taps(const dck_conv *k, ring *r, int y, int phase, const float *w, taps *t)
 {
     ring_advance(r, floor_divide(y + k->pad_begin - reach(k), k->stride), floor_divide(y + k->pad_begin, k->stride));
+    const int step = tap_step(k), first_j = first_tap(k, y), first_i = first_tap(k, phase);
+    const int column = (phase + k->pad_begin - first_i * k->dilation) / k->stride - r->left;
+    const int column_step = step * k->dilation / k->stride;
     t->n = 0;
-    for (int j = 0; j < k->kernel; j++)
-        for (int i = 0; i < k->kernel; i++) {
-            int dy = y + k->pad_begin - j * k->dilation, dx = phase + k->pad_begin - i * k->dilation;
-            if (dy % k->stride != 0 || dx % k->stride != 0)
-                continue;
-            t->at[t->n] = ring_row(r, dy / k->stride) + (size_t)(dx / k->stride - r->left) * DCK_LANES;
+    for (int j = first_j; j < k->kernel; j += step) {
+        const float *at = ring_row(r, (y + k->pad_begin - j * k->dilation) / k->stride) + (ptrdiff_t)column * DCK_LANES;
+        for (int i = first_i; i < k->kernel; i += step, at -= column_step * DCK_LANES) {
+            t->at[t->n] = at;
             t->weight[t->n++] = w[j * k->kernel + i];
         }
+    }
 }
 
 static void backward_data(const dck_conv *k, dck_view x, const float *w, ring *r, taps *t, float *dx, const float *mask,

@@ -14,23 +14,21 @@ enum {
 
 /* ---- gather ---- */
 
-static void copy_run(const dck_vec *restrict from, int step, dck_vec *restrict to, int pixels, bool relu)
+/* ahead: floats from here to what is wanted next, called into the cache while this is copied; rows of a panel are
+ * short, far apart, and begin anew before the hardware has seen a pattern. */
+static void copy_run(const float *restrict from, int step, float *restrict to, int pixels, bool relu, size_t ahead)
 {
-    if (step == 1) {
-        int n = pixels * DCK_PER_PIXEL;
-        for (int i = 0; i < n; i++)
-            to[i] = relu ? dck_relu(from[i]) : (dck_vec)from[i];
-        return;
+    for (int p = 0; p < pixels; p++, from += (size_t)step * DCK_LANES, to += DCK_LANES) {
+        const dck_vec *x = (const dck_vec *)from;
+        dck_vec *y = (dck_vec *)to;
+        __builtin_prefetch(from + ahead);
+        for (int v = 0; v < DCK_PER_PIXEL; v++)
+            y[v] = relu ? dck_relu(x[v]) : (dck_vec)x[v];
     }
-    for (int p = 0; p < pixels; p++)
-        for (int v = 0; v < DCK_PER_PIXEL; v++) {
-            dck_vec x = from[(size_t)p * step * DCK_PER_PIXEL + v];
-            to[p * DCK_PER_PIXEL + v] = relu ? dck_relu(x) : x;
-        }
 }
 
 /* One run of grid pixels in a row of the image: column x0, x0 + step, ... */
-static void gather_run(const dck_gather *g, const float *row, int x0, int pixels, float *to)
+static void gather_run(const dck_gather *g, const float *row, int x0, int pixels, float *to, size_t ahead)
 {
     int begin = x0 >= 0 ? 0 : (-x0 + g->step - 1) / g->step;
     int end = x0 >= g->w ? 0 : (g->w - 1 - x0) / g->step + 1;
@@ -40,8 +38,7 @@ static void gather_run(const dck_gather *g, const float *row, int x0, int pixels
         return;
     }
     memset(to, 0, (size_t)begin * DCK_PIXEL_BYTES);
-    copy_run((const dck_vec *)(row + (x0 + begin * g->step) * DCK_LANES), g->step, (dck_vec *)(to + begin * DCK_LANES),
-             end - begin, g->relu);
+    copy_run(row + (x0 + begin * g->step) * DCK_LANES, g->step, to + begin * DCK_LANES, end - begin, g->relu, ahead);
     memset(to + end * DCK_LANES, 0, (size_t)(pixels - end) * DCK_PIXEL_BYTES);
 }
 
@@ -52,8 +49,9 @@ void DCK(gather)(const dck_gather *g, const float *image, int first_row, int row
                  first_pixel + pixels <= g->h * g->w;
     for (int r = 0; r < rows; r++, panel += (size_t)ld * DCK_LANES) {
         const float *plane = image + (size_t)((first_row + r) / g->n_taps) * g->h * g->w * DCK_LANES;
+        size_t ahead = r + g->n_taps < rows ? (size_t)g->h * g->w * DCK_LANES : 0; /* the next channel */
         if (plain) {
-            copy_run((const dck_vec *)(plane + (size_t)first_pixel * DCK_LANES), 1, (dck_vec *)panel, pixels, g->relu);
+            copy_run(plane + (size_t)first_pixel * DCK_LANES, 1, panel, pixels, g->relu, ahead);
             continue;
         }
         dck_tap tap = g->tap[(first_row + r) % g->n_taps];
@@ -65,7 +63,7 @@ void DCK(gather)(const dck_gather *g, const float *image, int first_row, int row
             if (y < 0 || y >= g->h)
                 memset(to, 0, (size_t)run * DCK_PIXEL_BYTES);
             else
-                gather_run(g, plane + (size_t)y * g->w * DCK_LANES, grid_x * g->step + tap.x, run, to);
+                gather_run(g, plane + (size_t)y * g->w * DCK_LANES, grid_x * g->step + tap.x, run, to, ahead);
             p += run;
         }
     }
