@@ -9,6 +9,8 @@
 
 #include "data/dataset.h"
 
+enum { DC_MAX_LANE = 64 };
+
 typedef struct dc_augment {
     int pad;    /* pad by this many zero (black) pixels on each side, then crop back at a random offset; 0: no */
     bool flip;  /* mirror left-right with probability 1/2 */
@@ -35,7 +37,7 @@ typedef struct dc_normalise {
 void dc_normalise_init(dc_normalise *normalise, const dc_dataset *dataset);
 
 /* Writes n images, those with the given indices in the split, as x[capacity / lane][C][H][W][lane] floats: lane 16 is
- * the CPU's layout, lane 1 is NCHW. Places from n to capacity (a multiple of lane) are zeroed. */
+ * the CPU's layout, lane 1 is NCHW (at most DC_MAX_LANE). Places from n to capacity (a multiple of lane) are zeroed. */
 typedef struct dc_assembly {
     const dc_dataset *dataset;
     dc_split split;

@@ -1,10 +1,10 @@
 /* A data set: one HDF5 file, validated once and then read through a read-only memory map, so that all ranks of a
  * machine share one copy in the page cache and nothing is read before it is needed.
  *
- * File (format version 1): /train/images and /test/images uint8 [N][C][H][W], /train/labels and /test/labels int32 [N],
- * all contiguous and little-endian; /classes fixed-length strings [classes]; attributes of the root: format, version,
- * name, mean[C] and std[C] (double, of the training images scaled to 0..1), hash (content identity). Metadata is
- * written in HDF5's checksummed (1.8) form, so that damage to it is found before it is believed. */
+ * File (a state file, see base/state.h; format version 1): train/images and test/images uint8 [N][C][H][W],
+ * train/labels and test/labels int32 [N], all contiguous; classes uint8 [classes][64], names ending with zeros; mean[C]
+ * and std[C] double, of the training images scaled to 0..1; attributes format, version, name, hash. Files of up to
+ * 1 GiB are compared with their checksum when they are opened. */
 #ifndef DC_DATA_DATASET_H
 #define DC_DATA_DATASET_H
 
