@@ -15,9 +15,9 @@ static const dc_option import_options[] = {
     {"classes-from", "NAME", "idx: class names of fashion-mnist or mnist (default: by the source folder's name)"},
     {"classes", "N", "idx: number of classes where no names are known (default 10)"},
     {"train-images", "FILE", "idx: the four files one by one, in place of SOURCE"},
-    {"train-labels", "FILE", ""},
-    {"test-images", "FILE", ""},
-    {"test-labels", "FILE", ""},
+    {"train-labels", "FILE", "as above"},
+    {"test-images", "FILE", "as above"},
+    {"test-labels", "FILE", "as above"},
 };
 
 static const dc_option info_options[] = {
@@ -36,7 +36,7 @@ static const dc_command commands[] = {
 
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
-static void print_text(const dc_dataset *dataset, FILE *out)
+static void print_text(const dc_dataset *dataset, bool verified, FILE *out)
 {
     dc_shape shape = dataset->shape;
     struct stat info;
@@ -53,12 +53,12 @@ static void print_text(const dc_dataset *dataset, FILE *out)
     fprintf(out, "\n  std      ");
     for (int c = 0; c < shape.c; c++)
         fprintf(out, " %.4f", dataset->deviation[c]);
-    fprintf(out, "\n  hash      %016" PRIx64 "\n", dataset->hash);
+    fprintf(out, "\n  hash      %016" PRIx64 "%s\n", dataset->hash, verified ? " (verified)" : "");
     if (stat(dataset->path, &info) == 0)
         fprintf(out, "  size      %s\n", dc_format_bytes((double)info.st_size).s);
 }
 
-static dc_status print_json(const dc_dataset *dataset, FILE *out)
+static dc_status print_json(const dc_dataset *dataset, bool verified, FILE *out)
 {
     char hash[17];
     snprintf(hash, sizeof hash, "%016" PRIx64, dataset->hash);
@@ -72,6 +72,7 @@ static dc_status print_json(const dc_dataset *dataset, FILE *out)
     cJSON_AddItemToObject(root, "mean", cJSON_CreateDoubleArray(dataset->mean, shape.c));
     cJSON_AddItemToObject(root, "std", cJSON_CreateDoubleArray(dataset->deviation, shape.c));
     cJSON_AddStringToObject(root, "hash", hash);
+    cJSON_AddBoolToObject(root, "verified", verified);
     cJSON *classes = cJSON_AddArrayToObject(root, "classes");
     for (int i = 0; i < dataset->n_classes; i++)
         cJSON_AddItemToArray(classes, cJSON_CreateString(dataset->classes[i]));
@@ -88,11 +89,12 @@ static dc_status info(const dc_args *args, FILE *out)
 {
     dc_dataset *dataset;
     DC_TRY(dc_dataset_open(dc_args_at(args, 0), &dataset));
-    dc_status status = dc_args_has(args, "verify") ? dc_dataset_verify(dataset) : DC_OK;
+    bool verify = dc_args_has(args, "verify");
+    dc_status status = verify ? dc_dataset_verify(dataset) : DC_OK;
     if (status == DC_OK && dc_args_has(args, "json"))
-        status = print_json(dataset, out);
+        status = print_json(dataset, verify, out);
     else if (status == DC_OK)
-        print_text(dataset, out);
+        print_text(dataset, verify, out);
     dc_dataset_close(dataset);
     return status;
 }
@@ -111,7 +113,7 @@ static dc_status import(const dc_args *args, FILE *out)
     DC_TRY(dc_import(dc_args_at(args, 0), folder ? dc_args_at(args, 1) : NULL, destination, &options));
     dc_dataset *dataset;
     DC_TRY(dc_dataset_open(destination, &dataset));
-    print_text(dataset, out);
+    print_text(dataset, false, out);
     dc_dataset_close(dataset);
     return DC_OK;
 }

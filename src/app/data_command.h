@@ -1,4 +1,4 @@
-/* dcanas data import KIND [SOURCE] DEST, dcanas data info FILE. */
+/* dcanas data import KIND [SOURCE] DEST, dcanas data info FILE: makes and shows data set files. */
 #ifndef DC_APP_DATA_COMMAND_H
 #define DC_APP_DATA_COMMAND_H
 
@@ -6,7 +6,7 @@
 
 #include <stdio.h>
 
-/* argv[0] is "import" or "info" (what follows "dcanas data"); results go to out. Not collective: one rank. */
+/* argv starts after "data"; results go to out. Not collective: one rank. */
 dc_status dc_data_command(int argc, char *const *argv, FILE *out);
 
 #endif

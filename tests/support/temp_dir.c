@@ -2,20 +2,24 @@
 
 #include <dirent.h>
 #include <ftw.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdint.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#include <cmocka.h>
+static void require(bool condition, const char *path)
+{
+    if (condition)
+        return;
+    perror(path);
+    abort();
+}
 
 temp_dir temp_dir_make(void)
 {
     const char *base = getenv("TMPDIR");
     temp_dir dir;
     snprintf(dir.path, sizeof dir.path, "%s/dcanas-test-XXXXXX", base ? base : "/tmp");
-    assert_non_null(mkdtemp(dir.path));
+    require(mkdtemp(dir.path) != NULL, dir.path);
     return dir;
 }
 
@@ -40,15 +44,15 @@ temp_path temp_dir_path(const temp_dir *dir, const char *name)
 void temp_file_write(const char *path, const void *data, size_t size)
 {
     FILE *file = fopen(path, "wb");
-    assert_non_null(file);
-    assert_int_equal(fwrite(data, 1, size, file), size);
-    assert_int_equal(fclose(file), 0);
+    require(file != NULL, path);
+    require(fwrite(data, 1, size, file) == size, path);
+    require(fclose(file) == 0, path);
 }
 
 int temp_dir_count(const char *path)
 {
     DIR *dir = opendir(path);
-    assert_non_null(dir);
+    require(dir != NULL, path);
     int n = -2; /* "." and ".." */
     while (readdir(dir))
         n++;

@@ -1,4 +1,4 @@
-/* A directory of a test's own. */
+/* A directory of a test's own. Whatever fails here ends the test program. */
 #ifndef DC_TESTS_SUPPORT_TEMP_DIR_H
 #define DC_TESTS_SUPPORT_TEMP_DIR_H
 
@@ -8,7 +8,7 @@ typedef struct temp_dir {
     char path[256];
 } temp_dir;
 
-/* Made under TMPDIR or /tmp; fails the test when it cannot be. */
+/* Made under TMPDIR or /tmp. */
 temp_dir temp_dir_make(void);
 
 /* Removes it with everything in it. */
