@@ -82,7 +82,7 @@ static hid_t access_properties(bool large)
 {
     hid_t list = H5Pcreate(H5P_FILE_ACCESS);
     H5Pset_libver_bounds(list, H5F_LIBVER_V18, H5F_LIBVER_V18);
-    H5Pset_alignment(list, 1024, 64);
+    H5Pset_alignment(list, 1, 64); /* small arrays too: they are mapped as well */
     if (large)
         H5Pset_file_locking(list, 0, 1); /* dc_lock guards the directory; many file systems cannot lock */
     else
