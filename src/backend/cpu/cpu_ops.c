@@ -369,11 +369,14 @@ static void cross_entropy_forward(const dc_cpu_backend *b, const dc_kernel *k, c
                                       a->saved, a->output.data);
 }
 
+/* The kernel takes the mean over this rank's images; the loss is the mean over all ranks'. */
 static void cross_entropy_backward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
 {
+    const dc_step *step = a->step;
+    const float share = step->n_global ? (float)step->n_images / (float)step->n_global : 1;
     if (a->input_grads[0].data)
-        b->kernels->cross_entropy_backward(a->saved, a->step->labels, k->attr.smoothing, k->attr.weight,
-                                           a->step->n_images, lanes(a->input_grads[0]), a->accumulate[0]);
+        b->kernels->cross_entropy_backward(a->saved, step->labels, k->attr.smoothing, k->attr.weight * share,
+                                           step->n_images, lanes(a->input_grads[0]), a->accumulate[0]);
 }
 
 static void cross_entropy_extra(const dc_cpu_backend *b, const dc_kernel *k, dc_cpu_extra *extra)
