@@ -95,7 +95,7 @@ $(BUILD)/bench/%: $(BUILD)/tests/bench/%.o $(TEST_SUPPORT) $(LIBRARY)
 	$(call say,LD,$@)$(MPICC) $(CFLAGS) -o $@ $^ $(LDLIBS)
 
 unit: $(UNIT_TESTS)
-	CMOCKA_MESSAGE_OUTPUT=TAP prove --nocolor -e '' $(UNIT_TESTS)
+	OMP_WAIT_POLICY=passive CMOCKA_MESSAGE_OUTPUT=TAP prove --nocolor -e '' $(UNIT_TESTS)
 
 mpi: $(MPI_TESTS)
 	BUILD=$(BUILD) prove --nocolor -e sh tests/mpi/run.sh
