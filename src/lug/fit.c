@@ -94,7 +94,7 @@ dc_status dc_lug_fit_make(const dc_lug *lug, dc_metric metric, dc_lug_fit *fit)
     if (status == DC_OK)
         status = n > 0 ? fit_samples(n, samples, weight, fit)
                        : dc_fail(DC_ERR_INPUT,
-                                 "the lookup graph has no search with a target for %s: extend it by some (lug.points)",
+                                 "the lookup graph has no search with a target for %s: extend it by some ([lug] points)",
                                  dc_metric_name(metric));
     free(samples);
     free(weight);
