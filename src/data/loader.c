@@ -173,6 +173,11 @@ static dc_status start_thread(dc_loader *loader)
 
 /* ---- creation ---- */
 
+static const char *images_name(dc_split split)
+{
+    return split == DC_SPLIT_TRAIN ? "training images" : "test images";
+}
+
 static dc_status check_options(const dc_dataset *dataset, const dc_loader_options *options)
 {
     const dc_images *images = &dataset->split[options->split];
@@ -184,14 +189,14 @@ static dc_status check_options(const dc_dataset *dataset, const dc_loader_option
     if (options->augment.pad < 0 || options->augment.cutout < 0)
         return dc_fail(DC_ERR_INTERNAL, "loader: pad %d, cutout %d", options->augment.pad, options->augment.cutout);
     if (!n)
-        return dc_fail(DC_ERR_INPUT, "%s: no %s images to load", dataset->path, dc_split_name(options->split));
+        return dc_fail(DC_ERR_INPUT, "%s: no %s to load", dataset->path, images_name(options->split));
     if ((options->shuffle || options->drop_last) && (uint32_t)options->batch > n)
-        return dc_fail(DC_ERR_INPUT, "a batch of %d images is larger than the %u %s images of %s that it is taken from",
-                       options->batch, n, dc_split_name(options->split), dataset->path);
+        return dc_fail(DC_ERR_INPUT, "a batch of %d images is larger than the %u %s of %s that it is taken from",
+                       options->batch, n, images_name(options->split), dataset->path);
     for (uint32_t i = 0; options->indices && i < n; i++)
         if (options->indices->items[i] >= images->n)
-            return dc_fail(DC_ERR_INTERNAL, "loader: index %u of %u %s images", options->indices->items[i], images->n,
-                           dc_split_name(options->split));
+            return dc_fail(DC_ERR_INTERNAL, "loader: index %u of %u %s", options->indices->items[i], images->n,
+                           images_name(options->split));
     return DC_OK;
 }
 

@@ -353,7 +353,7 @@ static void test_refusals(void **state)
     dc_loader *loader;
     assert_int_equal(dc_loader_create(f->dataset, &options, &loader), DC_ERR_INPUT);
     assert_null(loader);
-    assert_non_null(strstr(dc_status_message(), "batch of 104 images is larger than the 103 train images"));
+    assert_non_null(strstr(dc_status_message(), "batch of 104 images is larger than the 103 training images"));
 }
 
 static void test_destroy_at_any_time(void **state)
