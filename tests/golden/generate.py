@@ -360,6 +360,29 @@ def write_optimizers(file, count=37, steps=5):
         case.write()
 
 
+def write_schedules(file, rate=0.4, least=0.01, epochs=20, warmup=4):
+    """The rate of each epoch; `_warmup`: the first ones rise from 0 along a line."""
+    schedulers = torch.optim.lr_scheduler
+    for name, make in {
+        "cosine": lambda o, n: schedulers.CosineAnnealingLR(o, n, least),
+        "linear": lambda o, n: schedulers.LinearLR(o, 1.0, least / rate, n),
+        "step": lambda o, n: schedulers.StepLR(o, 3, 0.5),
+    }.items():
+        case = Case(file, name)
+        for kind, rising in (("plain", 0), ("warmup", warmup)):
+            optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], rate)
+            # As in DARTS' ImageNet training, steps are counted from the first epoch, warm-up or not.
+            behind = rising if name != "step" else 0
+            schedule, rates = make(optimizer, epochs - behind), []
+            for epoch in range(epochs):
+                if epoch >= behind + 1:
+                    optimizer.step()
+                    schedule.step()
+                rates.append(rate * epoch / rising if epoch < rising else optimizer.param_groups[0]["lr"])
+            case.add("rate", kind, rates)
+        case.write()
+
+
 def main():
     torch.set_num_threads(2)
     writers = {
@@ -368,6 +391,7 @@ def main():
         "cells": write_cells,
         "supernet": write_supernet,
         "optimizers": write_optimizers,
+        "schedules": write_schedules,
     }
     for name in sys.argv[1:] or writers:
         with h5py.File(os.path.join(HERE, f"{name}.h5"), "w", libver="latest") as file:
