@@ -308,6 +308,8 @@ def write_supernet_step(file, name, make_network, batch, size, classes=10):
         if case:
             case.add_params("grad", network.alpha, "alpha.")
         torch.optim.Adam(alphas, 3e-4, betas=(0.5, 0.999), weight_decay=1e-3).step()
+        if case:
+            case.add_params("updated", network.alpha, "alpha.")
         network.zero_grad(set_to_none=True)
         # A derived cell's operation that its genotype leaves out has no gradient and is not updated.
         loss = loss_of("train")
