@@ -113,19 +113,18 @@ static void test_outside_the_range_warns_and_clamps(void **state)
     dc_lug_clear(&lug);
 }
 
-static void test_points_divide_the_range(void **state)
+static void test_points_refine_the_range(void **state)
 {
     (void)state;
-    double targets[4];
-    dc_lug_points(100, 500, 4, targets);
-    for (int i = 0; i < 4; i++)
-        assert_true(fabs(targets[i] - (150 + 100 * i)) < 1e-9);
+    const double expected[7] = {300, 200, 400, 150, 350, 250, 450};
+    for (int i = 0; i < 7; i++)
+        assert_true(fabs(dc_lug_point(100, 500, i) - expected[i]) < 1e-9);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_isotonic_equals_its_definition), cmocka_unit_test(test_lookup_inverts_the_fit),
-        cmocka_unit_test(test_outside_the_range_warns_and_clamps), cmocka_unit_test(test_points_divide_the_range)};
+        cmocka_unit_test(test_outside_the_range_warns_and_clamps), cmocka_unit_test(test_points_refine_the_range)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
