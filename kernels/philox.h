@@ -6,7 +6,7 @@
 
 static inline void dck_philox(uint64_t seed, uint64_t stream, uint32_t step, uint64_t element, uint32_t out[4])
 {
-    uint64_t k = seed + 0x9e3779b97f4a7c15u * (stream | 1);
+    uint64_t k = seed + 0x9e3779b97f4a7c15u * (stream + 1);
     k = (k ^ (k >> 30)) * 0xbf58476d1ce4e5b9u;
     k = (k ^ (k >> 27)) * 0x94d049bb133111ebu;
     k ^= k >> 31;

@@ -14,7 +14,7 @@ uint64_t dc_rng_stream(const char *name)
  * counter: step and element, and the stream's upper half, so that two uses share no counter block. */
 void dc_rng_block(dc_rng_key key, uint32_t step, uint64_t element, uint32_t out[4])
 {
-    uint64_t k = key.seed + 0x9e3779b97f4a7c15u * (key.stream | 1);
+    uint64_t k = key.seed + 0x9e3779b97f4a7c15u * (key.stream + 1);
     k = (k ^ (k >> 30)) * 0xbf58476d1ce4e5b9u;
     k = (k ^ (k >> 27)) * 0x94d049bb133111ebu;
     k ^= k >> 31;
