@@ -3,6 +3,7 @@
 #include "base/hash.h"
 #include "base/rng.h"
 #include "base/state.h"
+#include "tests/support/temp_dir.h"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -26,21 +27,20 @@ const char *__lsan_default_suppressions(void)
     return "leak:libhdf5";
 }
 
-static char directory[64];
+static temp_dir directory;
 
 static int set_up(void **context)
 {
     (void)context;
-    snprintf(directory, sizeof directory, "/tmp/dcanas-state-XXXXXX");
-    return mkdtemp(directory) ? 0 : -1;
+    directory = temp_dir_make();
+    return 0;
 }
 
 static int tear_down(void **context)
 {
     (void)context;
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf %s", directory);
-    return system(command);
+    temp_dir_remove(&directory);
+    return 0;
 }
 
 static const char *in_directory(const char *name)
@@ -48,7 +48,7 @@ static const char *in_directory(const char *name)
     static char path[2][DC_PATH_CHARS];
     static int turn;
     turn = !turn;
-    assert_int_equal(dc_path_join(directory, name, path[turn]), DC_OK);
+    assert_int_equal(dc_path_join(directory.path, name, path[turn]), DC_OK);
     return path[turn];
 }
 
@@ -473,7 +473,7 @@ static void threads_save_at_once(void **context)
     pthread_t threads[4];
     char paths[4][DC_PATH_CHARS];
     for (int i = 0; i < 4; i++) {
-        snprintf(paths[i], sizeof paths[i], "%s/thread%d.h5", directory, i);
+        snprintf(paths[i], sizeof paths[i], "%s/thread%d.h5", directory.path, i);
         assert_int_equal(pthread_create(&threads[i], NULL, save_and_load, paths[i]), 0);
     }
     for (int i = 0; i < 4; i++) {
