@@ -29,12 +29,6 @@
         .section = s, .name = n, .type = DC_KEY_COUNT, .offset = AT(field), .initial = init, .minimum = lo,            \
         .maximum = hi, .help = text                                                                                    \
     }
-#define TEXT_KEY(s, n, field, init, least, text)                                                                       \
-    {                                                                                                                  \
-        .section = s, .name = n, .type = DC_KEY_TEXT, .offset = AT(field), .size = SIZE(field), .initial = init,       \
-        .minimum = least, .maximum = 1, .help = text                                                                   \
-    }
-
 /* The keys that [target] and [search] share; the initial values of the latter are DARTS' search with the batch of
  * DCA-NAS, of the former DARTS' evaluation on CIFAR-10. */
 #define RECIPE(s, f, channels_, cells_, epochs_, batch_, rate_, nesterov_, pad_, flip_, cutout_)                       \
@@ -60,7 +54,15 @@
         INT_KEY(s, "cutout", f.cutout, cutout_, 0, 1024, "side of a square that is blanked at random; 0: no")
 
 static const dc_key keys[] = {
-    TEXT_KEY("run", "name", run.name, "", 0, "names the output folder; empty: the config file's name"),
+    {.section = "run",
+     .name = "name",
+     .type = DC_KEY_TEXT,
+     .offset = AT(run.name),
+     .size = SIZE(run.name),
+     .initial = "",
+     .maximum = 1,
+     .flags = DC_KEY_NO_HASH,
+     .help = "names the output folder; empty: the config file's name"},
     {.section = "run",
      .name = "output",
      .type = DC_KEY_TEXT,
@@ -101,7 +103,15 @@ static const dc_key keys[] = {
      .flags = DC_KEY_NO_HASH,
      .help = "time between two progress lines where output is no terminal"},
 
-    TEXT_KEY("data", "file", data_file, "", 0, "the data set file made by `dcanas data import`"),
+    {.section = "data",
+     .name = "file",
+     .type = DC_KEY_TEXT,
+     .offset = AT(data_file),
+     .size = SIZE(data_file),
+     .initial = "",
+     .maximum = 1,
+     .flags = DC_KEY_NO_HASH, /* its contents decide, not its name */
+     .help = "the data set file made by `dcanas data import`"},
 
     COUNT_KEY("budget", "params", budget[DC_METRIC_PARAMS], "0", 0, 1e15,
               "parameters that the network may have (without auxiliary head); 0: no limit"),

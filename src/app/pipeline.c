@@ -1,0 +1,212 @@
+#include "app/pipeline.h"
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/state.h"
+#include "base/units.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+const char *const dc_phase_names[DC_PHASES] = {"lookup graph", "search", "selection", "training"};
+
+/* ---- paths ---- */
+
+dc_status dc_pipeline_path(const dc_pipeline *p, const char *name, char path[DC_PATH_CHARS])
+{
+    return dc_path_join(p->folder, name, path);
+}
+
+dc_status dc_pipeline_folder(const dc_pipeline *p, const char *name, char path[DC_PATH_CHARS])
+{
+    dc_status status = dc_pipeline_path(p, name, path);
+    if (status == DC_OK && p->world->rank == 0)
+        status = dc_directory_create(path);
+    return dc_comm_agree(p->world, status);
+}
+
+uint64_t dc_pipeline_seed(const dc_pipeline *p, const char *name, int i, int j)
+{
+    dc_hash hash;
+    dc_hash_init(&hash);
+    dc_hash_i64(&hash, p->settings.run.seed);
+    dc_hash_text(&hash, name);
+    dc_hash_i64(&hash, i);
+    dc_hash_i64(&hash, j);
+    return dc_hash_end(&hash);
+}
+
+/* ---- progress ---- */
+
+static dc_status save_progress(const dc_pipeline *p)
+{
+    char path[DC_PATH_CHARS];
+    dc_state *state;
+    DC_TRY(dc_pipeline_path(p, "run.h5", path));
+    DC_TRY(dc_state_create(path, &state));
+    dc_state_put_doubles(state, "seconds", 1, (int64_t[]){DC_PHASES}, p->progress.seconds);
+    dc_state_put_doubles(state, "target", 1, (int64_t[]){DC_METRICS}, p->progress.target);
+    return dc_state_commit(state, true);
+}
+
+static dc_status load_progress(dc_pipeline *p)
+{
+    char path[DC_PATH_CHARS];
+    dc_state *state;
+    DC_TRY(dc_pipeline_path(p, "run.h5", path));
+    if (!dc_state_exists(path))
+        return DC_OK;
+    DC_TRY(dc_state_open_newest(path, &state));
+    if (dc_state_warning(state))
+        dc_log_warn(p->log, "%s", dc_state_warning(state));
+    dc_state_get_doubles(state, "seconds", 1, (int64_t[]){DC_PHASES}, p->progress.seconds);
+    dc_state_get_doubles(state, "target", 1, (int64_t[]){DC_METRICS}, p->progress.target);
+    return dc_state_close(state);
+}
+
+void dc_pipeline_begin(dc_pipeline *p, dc_phase phase)
+{
+    p->phase_started_s = dc_clock_seconds();
+    cJSON *event = p->events ? dc_event_create("phase") : NULL;
+    if (event) {
+        cJSON_AddStringToObject(event, "phase", dc_phase_names[phase]);
+        if (dc_events_write(p->events, event) != DC_OK)
+            dc_log_warn(p->log, "%s", dc_status_message());
+    }
+}
+
+dc_status dc_pipeline_end(dc_pipeline *p, dc_phase phase, dc_status status)
+{
+    p->progress.seconds[phase] += dc_clock_seconds() - p->phase_started_s;
+    status = dc_comm_agree(p->world, status);
+    if (status == DC_OK || status == DC_INTERRUPTED) {
+        dc_status saved = p->world->rank == 0 ? save_progress(p) : DC_OK;
+        if (status == DC_OK)
+            status = dc_comm_agree(p->world, saved);
+    }
+    return status;
+}
+
+/* ---- opening ---- */
+
+/* This process's cores, shared out among the ranks of its node. With mpirun's binding they are already its own. */
+static int default_threads(const dc_comm *world)
+{
+    cpu_set_t mine;
+    long all = sysconf(_SC_NPROCESSORS_ONLN);
+    int cores = sched_getaffinity(0, sizeof mine, &mine) == 0 ? CPU_COUNT(&mine) : (int)all;
+    int threads = cores < all ? cores : cores / world->local_size;
+    return threads < 1 ? 1 : threads;
+}
+
+static dc_status prepare_own(dc_pipeline *p, const char *config, const dc_args *args)
+{
+    dc_settings *s = &p->settings;
+    DC_TRY(dc_settings_load(config, args, s));
+    DC_TRY(dc_dataset_open(s->data_file, &p->dataset));
+    p->threads = s->run.threads ? s->run.threads : default_threads(p->world);
+    DC_TRY(dc_backend_create(s->run.device, p->threads, &p->backend));
+    DC_TRY(dc_deriver_create(&p->deriver));
+    dc_network_options network = dc_settings_network(s, p->dataset);
+    DC_TRY(dc_cost_tables_make(&network, p->tables));
+    for (int m = 0; m < DC_METRICS; m++)
+        p->limits[m] = dc_cost_table_limits(&p->tables[m]);
+    p->budgets = dc_settings_budgets(s, p->tables);
+    DC_TRY(dc_budgets_check(p->deriver, &p->budgets));
+    p->config_hash = dc_config_hash(&dc_settings_schema, s, NULL);
+    p->identity = p->config_hash ^ p->dataset->hash;
+    return DC_OK;
+}
+
+dc_status dc_pipeline_prepare(dc_pipeline *p, const dc_comm *world, const char *config, const dc_args *args)
+{
+    memset(p, 0, sizeof *p);
+    p->world = world;
+    return prepare_own(p, config, args);
+}
+
+/* The configuration that made this folder must be ours. */
+static dc_status claim_config(dc_pipeline *p)
+{
+    char path[DC_PATH_CHARS], *text;
+    DC_TRY(dc_pipeline_path(p, "config.ini", path));
+    if (dc_file_exists(path)) {
+        static const size_t size = sizeof(dc_settings);
+        dc_settings *earlier = dc_alloc_zeroed(size);
+        if (!earlier)
+            return DC_ERR_MEMORY;
+        dc_status status = dc_config_defaults(&dc_settings_schema, earlier);
+        if (status == DC_OK)
+            status = dc_config_load(&dc_settings_schema, path, earlier);
+        if (status == DC_OK) {
+            status = dc_config_compare(&dc_settings_schema, &p->settings, earlier, NULL);
+            if (status != DC_OK)
+                status = dc_fail_within(status,
+                                        "%s holds a run of another configuration (give another [run] name, or remove "
+                                        "the folder)",
+                                        p->folder);
+        }
+        free(earlier);
+        DC_TRY(status);
+    }
+    DC_TRY(dc_config_dump(&dc_settings_schema, &p->settings, true, &text));
+    dc_status status = dc_file_replace_text(path, text);
+    free(text);
+    return status;
+}
+
+static dc_status open_folder(dc_pipeline *p)
+{
+    char path[DC_PATH_CHARS];
+    DC_TRY(dc_directory_create(p->folder));
+    DC_TRY(dc_lock_acquire(p->folder, &p->lock));
+    DC_TRY(claim_config(p));
+    DC_TRY(dc_pipeline_path(p, "log.txt", path));
+    DC_TRY(dc_log_open(0, p->world->size, isatty(STDOUT_FILENO), path, &p->log));
+    dc_log_set_interval(p->log, p->settings.run.log_interval_s);
+    DC_TRY(dc_pipeline_path(p, "events.jsonl", path));
+    DC_TRY(dc_events_open(path, &p->events));
+    return load_progress(p);
+}
+
+static void introduce(const dc_pipeline *p)
+{
+    const dc_dataset *d = p->dataset;
+    const dc_settings *s = &p->settings;
+    dc_log_info(p->log, "%s: %s, %u training and %u test images of %dx%dx%d, %d classes", s->run.name, d->name,
+                d->split[DC_SPLIT_TRAIN].n, d->split[DC_SPLIT_TEST].n, d->shape.c, d->shape.h, d->shape.w,
+                d->n_classes);
+    dc_log_info(p->log, "%d rank%s, %s; output in %s", p->world->size, p->world->size == 1 ? "" : "s",
+                dc_backend_description(p->backend), p->folder);
+    for (int m = 0; m < DC_METRICS; m++)
+        if (s->budget[m])
+            dc_log_info(p->log, "budget: %s %s (the space holds networks of %s to %s)", dc_format_count(s->budget[m]).s,
+                        dc_metric_name((dc_metric)m), dc_format_count((int64_t)p->limits[m].min).s,
+                        dc_format_count((int64_t)p->limits[m].max).s);
+}
+
+dc_status dc_pipeline_open(dc_pipeline *p, const dc_comm *world, const char *config, const dc_args *args)
+{
+    memset(p, 0, sizeof *p);
+    p->world = world;
+    DC_TRY_ALL(world, prepare_own(p, config, args));
+    DC_TRY_ALL(world, dc_path_join(p->settings.run.output, p->settings.run.name, p->folder));
+    DC_TRY_ALL(world, world->rank == 0 ? open_folder(p) : dc_log_open(world->rank, world->size, false, NULL, &p->log));
+    DC_TRY(dc_comm_bcast(world, 0, &p->progress, sizeof p->progress));
+    introduce(p);
+    return DC_OK;
+}
+
+void dc_pipeline_close(dc_pipeline *p)
+{
+    dc_lug_clear(&p->lug);
+    dc_events_close(p->events);
+    dc_log_close(p->log);
+    dc_lock_release(p->lock);
+    dc_deriver_destroy(p->deriver);
+    dc_backend_destroy(p->backend);
+    dc_dataset_close(p->dataset);
+}

@@ -1,0 +1,62 @@
+/* A run: its settings, data, device and output folder, shared by the subcommands lug, search, train and run. */
+#ifndef DC_APP_PIPELINE_H
+#define DC_APP_PIPELINE_H
+
+#include "app/settings.h"
+#include "base/files.h"
+#include "comm/comm.h"
+#include "lug/candidates.h"
+#include "lug/lug.h"
+
+typedef enum dc_phase { DC_PHASE_LUG, DC_PHASE_SEARCH, DC_PHASE_SELECT, DC_PHASE_TRAIN, DC_PHASES } dc_phase;
+extern const char *const dc_phase_names[DC_PHASES];
+
+/* What the folder's run.h5 keeps: decided once, the same after any restart. */
+typedef struct dc_progress {
+    double seconds[DC_PHASES]; /* wall time over all sessions */
+    double target[DC_METRICS]; /* K' that the lookup gave; 0: not looked up yet, or not constrained */
+} dc_progress;
+
+typedef struct dc_pipeline {
+    const dc_comm *world;
+    dc_settings settings;
+    uint64_t config_hash; /* of all that decides results */
+    uint64_t identity;    /* config_hash and data set: what checkpoints carry */
+    dc_dataset *dataset;
+    dc_backend *backend;
+    int threads;
+    dc_cost_table tables[DC_METRICS];
+    dc_limits limits[DC_METRICS];
+    dc_budgets budgets;
+    dc_deriver *deriver;
+    char folder[DC_PATH_CHARS];
+    dc_lock *lock;
+    dc_log *log;
+    dc_events *events;
+    dc_progress progress;
+    dc_lug lug; /* empty without a budget */
+    double phase_started_s;
+} dc_pipeline;
+
+/* Reads the configuration, opens the data, checks the budgets against the space's exact limits, and takes the output
+ * folder for this job (rank 0): an unfinished run of the same configuration in it is continued, one of another is
+ * refused, naming the key that differs. Collective; dc_pipeline_close is legal after any outcome. */
+dc_status dc_pipeline_open(dc_pipeline *p, const dc_comm *world, const char *config, const dc_args *args);
+void dc_pipeline_close(dc_pipeline *p);
+
+/* The device and the budgets' tables alone, without an output folder: for `dcanas plan`. Not collective. */
+dc_status dc_pipeline_prepare(dc_pipeline *p, const dc_comm *world, const char *config, const dc_args *args);
+
+/* Paths in the run's folder; a subfolder is made (rank 0 only makes it; call it on all ranks, collectively, when so).
+ */
+dc_status dc_pipeline_path(const dc_pipeline *p, const char *name, char path[DC_PATH_CHARS]);
+dc_status dc_pipeline_folder(const dc_pipeline *p, const char *name, char path[DC_PATH_CHARS]);
+
+/* A phase's beginning and end: its wall time is added up over restarts, also when it is interrupted. Collective. */
+void dc_pipeline_begin(dc_pipeline *p, dc_phase phase);
+dc_status dc_pipeline_end(dc_pipeline *p, dc_phase phase, dc_status status);
+
+/* Seed of the i-th use of a name, from the run's seed. */
+uint64_t dc_pipeline_seed(const dc_pipeline *p, const char *name, int i, int j);
+
+#endif
