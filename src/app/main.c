@@ -1,4 +1,83 @@
-int main(void)
+/* dcanas: finds, for a data set and a device's budget, the best convolutional network that fits, and trains it. */
+#include "app/count_command.h"
+#include "app/data_command.h"
+#include "app/eval_command.h"
+#include "app/limits_command.h"
+#include "app/plan_command.h"
+#include "app/result.h"
+#include "app/run_command.h"
+#include "base/signals.h"
+#include "comm/comm.h"
+
+#include <string.h>
+
+/* A subcommand of one process; others are collective (dc_run_command). */
+typedef struct local_command {
+    const char *name, *summary;
+    dc_status (*run)(int argc, char *const *argv, FILE *out);
+} local_command;
+
+static const local_command locals[] = {
+    {"data", "imports data sets and shows what is in them", dc_data_command},
+    {"count", "counts a network's parameters, multiply-accumulates and memory, exactly", dc_count_command},
+    {"limits", "prints the smallest and largest network of the space, exactly", dc_limits_command},
+};
+static const char *const collectives[] = {"run", "lug", "search", "train"};
+
+static void print_help(FILE *out)
 {
-    return 0;
+    fprintf(out, "usage: dcanas COMMAND [arguments]     (dcanas COMMAND --help tells more)\n\n"
+                 "Finds, for a data set and a device's budget, the best convolutional network that fits, and trains "
+                 "it.\n\n");
+    for (size_t i = 0; i < sizeof collectives / sizeof *collectives; i++)
+        fprintf(out, "  %-8s %s\n", collectives[i], dc_run_command_summary(collectives[i]));
+    fprintf(out, "  %-8s %s\n", "eval", "evaluates trained weights on a data set");
+    fprintf(out, "  %-8s %s\n", "plan", "tells a run's memory and work before it is started");
+    for (size_t i = 0; i < sizeof locals / sizeof *locals; i++)
+        fprintf(out, "  %-8s %s\n", locals[i].name, locals[i].summary);
+    fprintf(out, "\n  dcanas --version prints versions\n");
+}
+
+static dc_status dispatch(const dc_comm *world, int argc, char *const *argv, FILE *out)
+{
+    const char *name = argc > 1 ? argv[1] : "--help";
+    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
+        if (world->rank == 0)
+            print_help(out);
+        return DC_OK;
+    }
+    if (strcmp(name, "--version") == 0) {
+        if (world->rank == 0)
+            dc_version_print(out);
+        return DC_OK;
+    }
+    for (size_t i = 0; i < sizeof collectives / sizeof *collectives; i++)
+        if (strcmp(name, collectives[i]) == 0)
+            return dc_run_command(world, name, argc - 2, argv + 2, out);
+    if (strcmp(name, "eval") == 0)
+        return dc_eval_command(world, argc - 2, argv + 2, out);
+    if (strcmp(name, "plan") == 0)
+        return dc_plan_command(world, argc - 2, argv + 2, out);
+    for (size_t i = 0; i < sizeof locals / sizeof *locals; i++)
+        if (strcmp(name, locals[i].name) == 0)
+            return world->rank == 0 ? locals[i].run(argc - 2, argv + 2, out) : DC_OK;
+    return dc_fail(DC_ERR_INPUT, "unknown command '%s'; `dcanas --help` lists them all", name);
+}
+
+int main(int argc, char **argv)
+{
+    dc_comm world;
+    dc_status status = dc_comm_init(&argc, &argv, &world);
+    if (status != DC_OK) {
+        fprintf(stderr, "dcanas: %s\n", dc_status_message());
+        return dc_status_exit_code(status);
+    }
+    status = dc_signals_install();
+    if (status == DC_OK)
+        status = dispatch(&world, argc, argv, stdout);
+    status = dc_comm_end(&world, status);
+    if (status != DC_OK && world.rank == 0)
+        fprintf(stderr, "dcanas: %s\n", dc_status_message());
+    dc_comm_finalize(&world);
+    return dc_status_exit_code(status);
 }

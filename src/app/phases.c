@@ -79,7 +79,7 @@ static dc_status load_lug(dc_pipeline *p, const char *path)
     if (!dc_state_exists(path))
         return DC_OK;
     dc_lug loaded;
-    DC_TRY(dc_lug_load(&loaded, path));
+    DC_TRY(dc_lug_load(&loaded, path, p->log));
     dc_status status = dc_lug_identity_check(&loaded.identity, &id, path);
     if (status != DC_OK) {
         dc_lug_clear(&loaded);
@@ -149,18 +149,25 @@ static dc_status extend_lug(dc_pipeline *p, const char *path, int n, dc_search_s
     return dc_comm_agree(p->world, status);
 }
 
+dc_status dc_phase_load_lug(dc_pipeline *p)
+{
+    char path[DC_PATH_CHARS];
+    dc_status status = lug_path(p, path);
+    if (status == DC_OK)
+        status = load_lug(p, path);
+    return dc_comm_agree(p->world, status);
+}
+
 static dc_status build_lug(dc_pipeline *p)
 {
     char path[DC_PATH_CHARS];
     int n = p->settings.lug_points * p->settings.lug_seeds;
-    dc_status status = lug_path(p, path);
-    if (status == DC_OK)
-        status = load_lug(p, path);
-    DC_TRY_ALL(p->world, status);
+    DC_TRY(dc_phase_load_lug(p));
+    DC_TRY(lug_path(p, path));
     dc_search_spec *specs = dc_alloc((size_t)n * sizeof *specs);
     bool *done = dc_alloc_zeroed((size_t)n);
     dc_lug_entry *entries = dc_alloc_zeroed((size_t)n * sizeof *entries);
-    status = dc_comm_agree(p->world, specs && done && entries ? DC_OK : DC_ERR_MEMORY);
+    dc_status status = dc_comm_agree(p->world, specs && done && entries ? DC_OK : DC_ERR_MEMORY);
     if (status == DC_OK)
         status = extend_lug(p, path, n, specs, done, entries);
     free(specs);
@@ -347,10 +354,15 @@ static dc_status write_genotype(const dc_pipeline *p, const dc_genotype *genotyp
     return dc_file_replace_text(path, text);
 }
 
+dc_status dc_phase_keep_genotype(dc_pipeline *p, const dc_genotype *genotype)
+{
+    return dc_comm_agree(p->world, p->world->rank == 0 ? write_genotype(p, genotype) : DC_OK);
+}
+
 static dc_status train_target(dc_pipeline *p, const dc_genotype *genotype, dc_train_result *result)
 {
     char folder[DC_PATH_CHARS], checkpoint[DC_PATH_CHARS], best[DC_PATH_CHARS], last[DC_PATH_CHARS], csv[DC_PATH_CHARS];
-    DC_TRY_ALL(p->world, p->world->rank == 0 ? write_genotype(p, genotype) : DC_OK);
+    DC_TRY(dc_phase_keep_genotype(p, genotype));
     DC_TRY(dc_pipeline_folder(p, "training", folder));
     DC_TRY(dc_path_join(folder, "checkpoint.h5", checkpoint));
     DC_TRY(dc_path_join(folder, "best.h5", best));

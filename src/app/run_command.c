@@ -1,0 +1,175 @@
+#include "app/run_command.h"
+
+#include "app/phases.h"
+#include "app/result.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define SET_OPTION                                                                                                     \
+    {                                                                                                                  \
+        "set", "SECTION.KEY=VALUE", "changes one key of the configuration; may be repeated"                            \
+    }
+
+static const dc_option options[] = {
+    SET_OPTION,
+    {"keys", NULL, "prints every key of the configuration with its default and meaning"},
+};
+static const dc_option train_options[] = {
+    SET_OPTION,
+    {"keys", NULL, "prints every key of the configuration with its default and meaning"},
+    {"genotype", "GENOTYPE", "a name, a text or a file (default: genotype.txt of the run's folder)"},
+};
+
+static const char restart_help[] =
+    "CONFIG is an INI file such as those in input/. Start it with mpirun -np N (or srun) for N ranks.\n"
+    "Results appear in output/NAME/. A run that was interrupted goes on where it was when it is started\n"
+    "again with the same configuration; SIGTERM, SIGINT, USR1 and USR2 save its state and end it with\n"
+    "exit status 75.";
+
+static const dc_command commands[] = {
+    {"run", "CONFIG", 1, 1, options, 2, "does the whole job: lookup graph, search, selection, training, evaluation",
+     restart_help},
+    {"lug", "CONFIG", 1, 1, options, 2, "builds or extends the lookup graph from search target to derived size",
+     restart_help},
+    {"search", "CONFIG", 1, 1, options, 2, "searches an architecture within the budget (with the lookup graph, if built)",
+     restart_help},
+    {"train", "CONFIG", 1, 1, train_options, 3, "trains and evaluates a given architecture", restart_help},
+};
+enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
+
+const char *dc_run_command_summary(const char *name)
+{
+    for (int i = 0; i < N_COMMANDS; i++)
+        if (strcmp(commands[i].name, name) == 0)
+            return commands[i].summary;
+    return "";
+}
+
+/* ---- the four ---- */
+
+static dc_status finish(dc_pipeline *p, const dc_outcome *outcome, FILE *out)
+{
+    dc_status status = DC_OK;
+    if (p->world->rank == 0) {
+        status = dc_result_write(p, outcome);
+        if (status == DC_OK)
+            status = dc_summary_print(p, outcome, out);
+    }
+    return dc_comm_agree(p->world, status);
+}
+
+static dc_status search_and_select(dc_pipeline *p, int *n, dc_candidate **candidates, int *best)
+{
+    dc_lug_entry *runs;
+    DC_TRY(dc_phase_search(p, &runs));
+    dc_status status = dc_phase_select(p, runs, n, candidates, best);
+    free(runs);
+    return status;
+}
+
+static dc_status run_search(dc_pipeline *p, bool train, FILE *out)
+{
+    int n = 0, best = 0;
+    dc_candidate *candidates;
+    dc_train_result training;
+    DC_TRY(search_and_select(p, &n, &candidates, &best));
+    dc_outcome outcome = {&candidates[best].genotype, n, best, candidates, NULL};
+    dc_status status = DC_OK;
+    if (train) {
+        status = dc_phase_train(p, outcome.genotype, &training);
+        outcome.training = &training;
+    } else {
+        status = dc_phase_keep_genotype(p, outcome.genotype);
+    }
+    if (status == DC_OK)
+        status = finish(p, &outcome, out);
+    free(candidates);
+    return status;
+}
+
+static dc_status run_lug(dc_pipeline *p, FILE *out)
+{
+    if (!dc_pipeline_constrained(p))
+        return dc_fail(DC_ERR_INPUT, "a lookup graph needs [budget] params or macs (any value within the limits: it "
+                                     "tells which metrics to hold) and [constraint] enabled = yes");
+    DC_TRY(dc_phase_lug(p));
+    if (p->world->rank == 0)
+        dc_lug_print(p, out);
+    return DC_OK;
+}
+
+static dc_status given_genotype(const dc_pipeline *p, const dc_args *args, dc_genotype *genotype)
+{
+    char path[DC_PATH_CHARS];
+    const char *text = dc_args_value(args, "genotype");
+    if (!text) {
+        DC_TRY(dc_pipeline_path(p, "genotype.txt", path));
+        if (!dc_file_exists(path))
+            return dc_fail(DC_ERR_INPUT, "train: give --genotype, or search first: there is no %s", path);
+        text = path;
+    }
+    DC_TRY(dc_genotype_lookup(text, genotype));
+    for (int m = 0; m < p->budgets.n; m++) {
+        double cost = dc_cost_table_count(p->budgets.table[m], genotype);
+        if (cost > p->budgets.limit[m])
+            return dc_fail(DC_ERR_INPUT,
+                           "[budget] %s = %.0f: the network of this genotype has %.0f; raise the budget, or search "
+                           "within it",
+                           dc_metric_name(p->budgets.table[m]->metric), p->budgets.limit[m], cost);
+    }
+    return DC_OK;
+}
+
+static dc_status run_train(dc_pipeline *p, const dc_args *args, FILE *out)
+{
+    dc_genotype genotype;
+    dc_train_result training;
+    DC_TRY_ALL(p->world, given_genotype(p, args, &genotype));
+    DC_TRY(dc_phase_train(p, &genotype, &training));
+    const dc_outcome outcome = {&genotype, 0, 0, NULL, &training};
+    return finish(p, &outcome, out);
+}
+
+static dc_status run_opened(dc_pipeline *p, const char *name, const dc_args *args, FILE *out)
+{
+    if (strcmp(name, "lug") == 0)
+        return run_lug(p, out);
+    if (strcmp(name, "train") == 0)
+        return run_train(p, args, out);
+    if (strcmp(name, "search") == 0) {
+        DC_TRY(dc_phase_load_lug(p));
+        return run_search(p, false, out);
+    }
+    DC_TRY(dc_phase_lug(p));
+    return run_search(p, true, out);
+}
+
+dc_status dc_run_command(const dc_comm *world, const char *name, int argc, char *const *argv, FILE *out)
+{
+    const dc_command *command;
+    dc_args *args;
+    DC_TRY(dc_args_command(commands, N_COMMANDS, name, &command));
+    bool keys = false;
+    for (int i = 0; i < argc; i++)
+        keys |= strcmp(argv[i], "--keys") == 0;
+    if (keys) {
+        if (world->rank == 0)
+            dc_config_print_help(&dc_settings_schema, out);
+        return DC_OK;
+    }
+    DC_TRY_ALL(world, dc_args_parse(command, argc, argv, &args));
+    if (dc_args_has(args, "help")) {
+        if (world->rank == 0)
+            dc_args_print_help("dcanas", command, out);
+        dc_args_destroy(args);
+        return DC_OK;
+    }
+    dc_pipeline pipeline;
+    dc_status status = dc_pipeline_open(&pipeline, world, dc_args_at(args, 0), args);
+    if (status == DC_OK)
+        status = run_opened(&pipeline, name, args, out);
+    dc_pipeline_close(&pipeline);
+    dc_args_destroy(args);
+    return status;
+}
