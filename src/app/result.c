@@ -152,7 +152,7 @@ static void print_cell(const dc_genotype *genotype, dc_cell_type type, FILE *out
         const dc_choice *c = &genotype->cell[type][2 * node];
         fprintf(out, "    node %d =", node);
         for (int k = 0; k < 2; k++) {
-            char source[16];
+            char source[32];
             if (c[k].source < DC_CELL_INPUTS)
                 snprintf(source, sizeof source, "input %d", c[k].source);
             else
@@ -199,12 +199,14 @@ static void print_end(const dc_pipeline *p, const dc_outcome *o, FILE *out)
                 *p->settings.lug_file ? "(yours)" : f);
     fprintf(out, "\nWhat to try next\n\n");
     if (p->settings.budget[DC_METRIC_PARAMS])
-        fprintf(out, "  another budget with the same lookup graph:\n    mpirun -np %d dcanas run CONFIG --set "
-                     "run.name=smaller --set budget.params=%" PRId64 " --set lug.file=%s/lug.h5\n",
-                p->world->size,
-                (p->settings.budget[DC_METRIC_PARAMS] + (int64_t)p->limits[DC_METRIC_PARAMS].min) / 2, f);
-    fprintf(out, "  a longer training of this architecture:\n    mpirun -np %d dcanas train CONFIG --genotype "
-                 "%s/genotype.txt --set run.name=longer --set target.epochs=%d\n",
+        fprintf(out,
+                "  another budget with the same lookup graph:\n    mpirun -np %d dcanas run CONFIG --set "
+                "run.name=smaller --set budget.params=%" PRId64 " --set lug.file=%s/lug.h5\n",
+                p->world->size, (p->settings.budget[DC_METRIC_PARAMS] + (int64_t)p->limits[DC_METRIC_PARAMS].min) / 2,
+                f);
+    fprintf(out,
+            "  a longer training of this architecture:\n    mpirun -np %d dcanas train CONFIG --genotype "
+            "%s/genotype.txt --set run.name=longer --set target.epochs=%d\n",
             p->world->size, f, 4 * p->settings.target.epochs);
     if (o->training)
         fprintf(out, "  the accuracy of each class:\n    dcanas eval %s/training/best.h5 %s\n", f,
@@ -223,8 +225,8 @@ dc_status dc_summary_print(const dc_pipeline *p, const dc_outcome *o, FILE *out)
     fprintf(out, "\n");
     print_sizes(p, o, out);
     if (o->training)
-        fprintf(out, "  accuracy  %13.2f %%  on the %lld test images (best epoch %.2f %%)\n", 100 * o->training->accuracy,
-                (long long)o->training->evaluated, 100 * o->training->best_accuracy);
+        fprintf(out, "  accuracy  %13.2f %%  on the %lld test images (best epoch %.2f %%)\n",
+                100 * o->training->accuracy, (long long)o->training->evaluated, 100 * o->training->best_accuracy);
     fprintf(out, "\nTime");
     for (int i = 0; i < DC_PHASES; i++)
         if (p->progress.seconds[i] > 0)

@@ -32,8 +32,8 @@ static const dc_command commands[] = {
      restart_help},
     {"lug", "CONFIG", 1, 1, options, 2, "builds or extends the lookup graph from search target to derived size",
      restart_help},
-    {"search", "CONFIG", 1, 1, options, 2, "searches an architecture within the budget (with the lookup graph, if built)",
-     restart_help},
+    {"search", "CONFIG", 1, 1, options, 2,
+     "searches an architecture within the budget (with the lookup graph, if built)", restart_help},
     {"train", "CONFIG", 1, 1, train_options, 3, "trains and evaluates a given architecture", restart_help},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };

@@ -6,7 +6,8 @@
 
 #include <stdio.h>
 
-/* argv starts after the subcommand's name, which is one of the four. Collective over the world. Rank 0 prints to out. */
+/* argv starts after the subcommand's name, which is one of the four. Collective over the world. Rank 0 prints to out.
+ */
 dc_status dc_run_command(const dc_comm *world, const char *name, int argc, char *const *argv, FILE *out);
 
 /* Their one-line summaries, for the program's help. */

@@ -1,5 +1,7 @@
 #include "train/evaluate.h"
 
+#include <stdlib.h>
+
 dc_view dc_batch_view(const dc_batch *batch, const dc_graph *graph, int lane)
 {
     dc_shape shape = graph->nodes[graph->input].shape;
@@ -16,7 +18,24 @@ dc_status dc_metrics_sum(const dc_comm *comm, dc_metrics *metrics)
     return DC_OK;
 }
 
-static dc_status evaluate_own(dc_model *model, dc_loader *loader, dc_metrics *metrics)
+/* logits: room for a batch. */
+static dc_status count_confusion(dc_model *model, const dc_batch *batch, float *logits, int64_t *confusion)
+{
+    int classes = model->graph->nodes[model->graph->logits].shape.c;
+    DC_TRY(dc_executor_read(model->executor, model->graph->logits, batch->n_images, logits));
+    for (int i = 0; i < batch->n_images; i++) {
+        const float *row = logits + (size_t)i * (size_t)classes;
+        int likely = 0;
+        for (int k = 1; k < classes; k++)
+            if (row[k] > row[likely])
+                likely = k;
+        confusion[(size_t)batch->labels[i] * (size_t)classes + (size_t)likely]++;
+    }
+    return DC_OK;
+}
+
+static dc_status evaluate_batches(dc_model *model, dc_loader *loader, float *logits, int64_t *confusion,
+                                  dc_metrics *metrics)
 {
     const dc_batch *batch;
     DC_TRY(dc_loader_begin_epoch(loader, 0, 0));
@@ -33,12 +52,32 @@ static dc_status evaluate_own(dc_model *model, dc_loader *loader, dc_metrics *me
                         .first_image = (uint32_t)batch->first_image};
         DC_TRY(dc_executor_forward(model->executor, &step));
         DC_TRY(dc_executor_metrics(model->executor, metrics));
+        if (confusion)
+            DC_TRY(count_confusion(model, batch, logits, confusion));
     }
 }
 
-dc_status dc_evaluate(dc_model *model, dc_loader *loader, const dc_comm *comm, dc_metrics *metrics)
+static dc_status evaluate_own(dc_model *model, dc_loader *loader, int64_t *confusion, dc_metrics *metrics)
+{
+    float *logits = NULL;
+    if (confusion) {
+        size_t classes = (size_t)model->graph->nodes[model->graph->logits].shape.c;
+        logits = dc_alloc((size_t)dc_executor_plan(model->executor)->rounded_batch * classes * sizeof *logits);
+        if (!logits)
+            return DC_ERR_MEMORY;
+    }
+    dc_status status = evaluate_batches(model, loader, logits, confusion, metrics);
+    free(logits);
+    return status;
+}
+
+dc_status dc_evaluate(dc_model *model, dc_loader *loader, const dc_comm *comm, int64_t *confusion, dc_metrics *metrics)
 {
     *metrics = (dc_metrics){0};
-    DC_TRY_ALL(comm, evaluate_own(model, loader, metrics));
+    DC_TRY_ALL(comm, evaluate_own(model, loader, confusion, metrics));
+    if (confusion) {
+        size_t classes = (size_t)model->graph->nodes[model->graph->logits].shape.c;
+        DC_TRY(dc_comm_sum_int64(comm, confusion, classes * classes));
+    }
     return dc_metrics_sum(comm, metrics);
 }

@@ -7,8 +7,9 @@
 #include "nn/model.h"
 
 /* One pass of the loader (no shuffling, no augmentation, ranks as in comm) through a model planned for inference with
- * keep_losses. metrics: over all ranks' images, each counted once; the same on every rank. Collective. */
-dc_status dc_evaluate(dc_model *model, dc_loader *loader, const dc_comm *comm, dc_metrics *metrics);
+ * keep_losses. metrics: over all ranks' images, each counted once; the same on every rank. confusion: NULL, or
+ * [classes][classes] counts of (true class, first most likely class), zeroed by the caller. Collective. */
+dc_status dc_evaluate(dc_model *model, dc_loader *loader, const dc_comm *comm, int64_t *confusion, dc_metrics *metrics);
 
 /* Adds up metrics over ranks, in place. Collective. */
 dc_status dc_metrics_sum(const dc_comm *comm, dc_metrics *metrics);

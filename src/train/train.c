@@ -108,7 +108,7 @@ static dc_status end_epoch(dc_trainer *t)
     dc_metrics training = t->at.metrics, evaluation;
     DC_TRY(dc_metrics_sum(comm, &training));
     DC_TRY(dc_trainer_average_statistics(t));
-    DC_TRY(dc_evaluate(t->evaluation_model, t->evaluation_loader, comm, &evaluation));
+    DC_TRY(dc_evaluate(t->evaluation_model, t->evaluation_loader, comm, NULL, &evaluation));
     r->train_loss = training.loss / (double)training.n;
     r->train_accuracy = (double)training.top1 / (double)training.n;
     r->loss = evaluation.loss / (double)evaluation.n;
