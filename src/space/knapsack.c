@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FIRST_WIDTH = 64, WIDENING = 8, DUAL_SWEEPS = 3, BISECTIONS = 40, MOST_DOUBLINGS = 200 };
+enum { FIRST_WIDTH = 64, WIDENING = 8, DUAL_SWEEPS = 3, MOST_SWEEPS = 30, BISECTIONS = 40, MOST_DOUBLINGS = 200 };
 
 static const double tolerance = 1e-12;
 
@@ -43,8 +43,8 @@ struct dc_knapsack {
     double multiplier[DC_KNAPSACK_RESOURCES];
     double rest[DC_KNAPSACK_STAGES + 1]; /* sum of max (v - u c) */
 
-    bool found; /* the best complete choice known */
-    double best_value;
+    bool found;        /* the best complete choice known */
+    double best_value; /* while none is: less than any choice's value, so that a bound below it proves there is none */
     int best[DC_KNAPSACK_STAGES];
 };
 
@@ -169,8 +169,9 @@ static void prune_states(dc_knapsack *k, int begin)
     int kept = begin;
     for (int i = begin; i < k->n_states; i++) {
         bool dominated = false;
-        /* what was kept last is cheapest in most cases: look there first */
-        for (int j = kept - 1; j >= begin && !dominated; j--)
+        /* what was kept last is the cheapest of all where there is one resource, and often otherwise */
+        int first = k->n_resources > 1 || kept == begin ? begin : kept - 1;
+        for (int j = kept - 1; j >= first && !dominated; j--)
             dominated = no_dearer(k->states[j].cost, k->states[i].cost, k->n_resources);
         if (!dominated)
             k->states[kept++] = k->states[i];
@@ -179,6 +180,18 @@ static void prune_states(dc_knapsack *k, int begin)
 }
 
 /* ---- bounds ------------------------------------------------------------------------------------------------------ */
+
+static double below_all_values(const dc_knapsack *k)
+{
+    double sum = 0;
+    for (int t = 0; t < k->n_stages; t++) {
+        double least = INFINITY;
+        for (int i = k->first[t]; i < k->first[t + 1]; i++)
+            least = fmin(least, k->options[i].value);
+        sum += least;
+    }
+    return sum - 1 - fabs(sum);
+}
 
 static void find_least_costs(dc_knapsack *k)
 {
@@ -224,7 +237,7 @@ static double relax(dc_knapsack *k, const double *u, double *cost)
     }
     for (int r = 0; r < k->n_resources; r++)
         bound += u[r] * k->limit[r];
-    if (no_dearer(cost, k->limit, k->n_resources) && (!k->found || value > k->best_value)) {
+    if (no_dearer(cost, k->limit, k->n_resources) && value > k->best_value) {
         k->found = true;
         k->best_value = value;
         memcpy(k->best, choice, sizeof(int) * (size_t)k->n_stages);
@@ -263,14 +276,20 @@ static void bisect_multiplier(dc_knapsack *k, double *u, int r)
     u[r] = high;
 }
 
-/* Good multipliers by coordinate descent on the dual; any are valid, these make the bound sharp. */
+static bool can_win(const dc_knapsack *k, double bound)
+{
+    return bound > k->best_value + tolerance * fabs(k->best_value);
+}
+
+/* Good multipliers by coordinate descent on the dual; any are valid, these make the bound sharp. While nothing fits it
+ * goes on longer, since the dual of a problem without solution falls without end. */
 static void find_multipliers(dc_knapsack *k)
 {
     double u[DC_KNAPSACK_RESOURCES] = {0}, cost[DC_KNAPSACK_RESOURCES];
     double least = relax(k, u, cost);
     memset(k->multiplier, 0, sizeof k->multiplier);
     int sweeps = k->n_resources > 1 ? DUAL_SWEEPS : 1;
-    for (int s = 0; s < sweeps && !(k->found && least <= k->best_value); s++)
+    for (int s = 0; s < (k->found ? sweeps : MOST_SWEEPS) && can_win(k, least); s++)
         for (int r = 0; r < k->n_resources; r++) {
             bisect_multiplier(k, u, r);
             double bound = relax(k, u, cost);
@@ -301,11 +320,6 @@ static dc_status reserve_states(dc_knapsack *k, int n)
     k->states = grown;
     k->state_capacity = capacity;
     return DC_OK;
-}
-
-static bool can_win(const dc_knapsack *k, double bound)
-{
-    return !k->found || bound > k->best_value + tolerance * fabs(k->best_value);
 }
 
 /* Appends to the states what `from` becomes by each option of stage t, where that can still fit and win. */
@@ -369,6 +383,7 @@ dc_status dc_knapsack_solve(dc_knapsack *k, bool *found, int *tags, double *valu
 {
     k->found = false;
     prune_options(k);
+    k->best_value = below_all_values(k);
     find_least_costs(k);
     *found = false;
     for (int r = 0; r < k->n_resources; r++)
@@ -376,7 +391,7 @@ dc_status dc_knapsack_solve(dc_knapsack *k, bool *found, int *tags, double *valu
             return DC_OK;
     find_multipliers(k);
     double missed = INFINITY;
-    for (int width = FIRST_WIDTH; missed > -INFINITY && can_win(k, missed); width *= WIDENING)
+    for (int width = FIRST_WIDTH; can_win(k, missed); width *= WIDENING)
         DC_TRY(pass(k, width, &missed));
     *found = k->found;
     if (!k->found)
