@@ -92,7 +92,7 @@ $(BUILD)/mpi-tests/%: $(BUILD)/tests/mpi/%.o $(TEST_SUPPORT) $(LIBRARY)
 
 $(BUILD)/bench/%: $(BUILD)/tests/bench/%.o $(TEST_SUPPORT) $(LIBRARY)
 	@mkdir -p $(@D)
-	$(call say,LD,$@)$(MPICC) $(CFLAGS) -o $@ $^ $(LDLIBS)
+	$(call say,LD,$@)$(MPICC) $(CFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
 
 unit: $(UNIT_TESTS)
 	OMP_WAIT_POLICY=passive CMOCKA_MESSAGE_OUTPUT=TAP prove --nocolor -e '' $(UNIT_TESTS)
