@@ -40,7 +40,8 @@ OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out src/app/main.c,$(SOURCES)) k
 LIBRARY := $(BUILD)/libdcanas.a
 PROGRAM := $(BUILD)/dcanas
 
-TEST_SUPPORT := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
+# An archive: a program takes what it uses of it, and only that needs cmocka.
+TEST_SUPPORT := $(BUILD)/libtests.a
 UNIT_TESTS   := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
 MPI_TESTS    := $(patsubst tests/mpi/%.c,$(BUILD)/mpi-tests/%,$(wildcard tests/mpi/test_*.c))
 BENCHES      := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*.c))
@@ -65,6 +66,10 @@ $(PROGRAM): $(BUILD)/src/app/main.o $(LIBRARY)
 $(LIBRARY): $(OBJECTS)
 	@rm -f $@
 	$(call say,AR,$@)ar rcs $@ $(OBJECTS)
+
+$(BUILD)/libtests.a: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
+	@rm -f $@
+	$(call say,AR,$@)ar rcs $@ $^
 
 # A change of flags or compiler rebuilds everything.
 FLAGS_STAMP := $(BUILD)/flags
