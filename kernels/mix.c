@@ -6,7 +6,7 @@
 #include "internal.h"
 #include "plane.h"
 
-enum { CHUNK_FLOATS = 1024, TOGETHER = 4 };
+enum { CHUNK_FLOATS = 1024, TOGETHER = 4, WAYS = 4 };
 
 DCK_INLINE float weight_of(const float *weight, const int *index, int i)
 {
@@ -65,19 +65,26 @@ void DCK(mix_forward)(int n_x, const dck_view *x, const float *weight, const int
     }
 }
 
+DCK_INLINE void back_vector(const dck_vec *x, float w, dck_vec dy, dck_vec *dx, bool accumulate, dck_vec *sum)
+{
+    if (x)
+        *sum += dy * *x;
+    if (dx)
+        dck_put(dx, dy * w, accumulate);
+}
+
 /* dx (+)= w * dy and returns dy . x, or only one of them (dx or x NULL). */
 DCK_INLINE float back_chunk(const float *x, float w, const float *dy, float *dx, bool accumulate, size_t floats)
 {
-    enum { WAYS = DCK_PER_PIXEL > 4 ? DCK_PER_PIXEL : 4 };
     const dck_vec *xs = (const dck_vec *)x, *dys = (const dck_vec *)dy;
     dck_vec *dxs = (dck_vec *)dx, sum[WAYS] = {{0}};
-    for (size_t v = 0; v < floats / DCK_VECTOR; v++) {
-        dck_vec d = dys[v];
-        if (x)
-            sum[v % WAYS] += d * xs[v];
-        if (dx)
-            dxs[v] = accumulate ? dxs[v] + d * w : d * w;
-    }
+    const size_t vectors = floats / DCK_VECTOR;
+    size_t v = 0;
+    for (; v + WAYS <= vectors; v += WAYS)
+        for (size_t i = 0; i < WAYS; i++)
+            back_vector(xs ? xs + v + i : NULL, w, dys[v + i], dxs ? dxs + v + i : NULL, accumulate, &sum[i]);
+    for (; v < vectors; v++)
+        back_vector(xs ? xs + v : NULL, w, dys[v], dxs ? dxs + v : NULL, accumulate, &sum[0]);
     for (int i = 1; i < WAYS; i++)
         sum[0] += sum[i];
     return dck_sum_lanes(sum[0]);
@@ -98,6 +105,8 @@ static void mix_backward_chunk(int n_x, const dck_view *x, const float *weight, 
         float *to = dx[i].data ? dck_at(dx[i], chunk) : NULL, w = weight_of(weight, index, i);
         if (want_dots && to && !accumulate[i])
             dots[i] += (double)back_chunk(dck_at(x[i], chunk), w, dy, to, false, chunk.floats);
+        else if (want_dots && !to)
+            dots[i] += (double)back_chunk(dck_at(x[i], chunk), w, dy, NULL, false, chunk.floats);
         else if (want_dots)
             dots[i] += (double)back_chunk(dck_at(x[i], chunk), w, dy, to, true, chunk.floats);
         else if (to)

@@ -143,33 +143,69 @@ size_t DCK(norm_scratch_bytes)(dck_view x, int blocks, int threads)
     return 2 * sizeof(double) * ((size_t)blocks + 1) * (size_t)x.c;
 }
 
+/* Whether each thread takes whole channels, which are then still in its cache when they are read again; else all share
+ * the planes of all channels. The numbers are the same. */
+static bool by_channel(int channels, int threads)
+{
+    return channels % threads == 0 || channels >= 4 * threads;
+}
+
+typedef struct forward_call {
+    const dck_norm *k;
+    dck_view x, y;
+    int n, blocks;
+    bool training;
+    double *partial; /* [blocks][channels][2] */
+} forward_call;
+
+static void measure_plane(const forward_call *f, int block, int channel)
+{
+    double *sums = f->partial + 2 * ((size_t)block * (size_t)f->x.c + (size_t)channel);
+    plane_moments(f->x, block, channel, dck_lanes_of(block, f->n), sums);
+}
+
+static void finish_channel(const forward_call *f, int channel)
+{
+    double sums[2];
+    channel_sums(f->partial, f->blocks, f->x.c, channel, sums);
+    finish_statistics(f->k, sums, (double)f->n * f->x.h * f->x.w, channel, f->x.c);
+}
+
+static void apply_plane(const forward_call *f, int block, int channel)
+{
+    const dck_norm *k = f->k;
+    float mean = f->training ? k->saved[channel] : k->mean[channel];
+    float inverse = f->training ? k->saved[f->x.c + channel] : 1 / sqrtf(k->variance[channel] + k->epsilon);
+    apply(k, dck_plane(f->x, block, channel), dck_plane(f->y, block, channel), dck_plane_floats(f->x), mean, inverse,
+          channel);
+}
+
 void DCK(norm_forward)(const dck_norm *k, dck_view x, dck_view y, int n, bool training, void *scratch, int threads)
 {
     const int blocks = dck_blocks_of(n), channels = x.c, tasks = blocks * channels;
-    const size_t floats = dck_plane_floats(x);
-    double *partial = scratch;
-#pragma omp parallel num_threads(threads) if (floats * (size_t)tasks > DCK_SERIAL_FLOATS)
-    {
+    const forward_call f = {k, x, y, n, blocks, training, scratch};
+#pragma omp parallel num_threads(threads) if (dck_plane_floats(x) * (size_t)tasks > DCK_SERIAL_FLOATS)
+    if (training && by_channel(channels, threads)) {
+#pragma omp for schedule(static)
+        for (int c = 0; c < channels; c++) {
+            for (int block = 0; block < blocks; block++)
+                measure_plane(&f, block, c);
+            finish_channel(&f, c);
+            for (int block = blocks - 1; block >= 0; block--) /* the last one read is the freshest */
+                apply_plane(&f, block, c);
+        }
+    } else {
         if (training) {
 #pragma omp for schedule(static)
-            for (int t = 0; t < tasks; t++) {
-                int block = t / channels;
-                plane_moments(x, block, t % channels, dck_lanes_of(block, n), partial + 2 * (size_t)t);
-            }
+            for (int t = 0; t < tasks; t++)
+                measure_plane(&f, t / channels, t % channels);
 #pragma omp for schedule(static)
-            for (int c = 0; c < channels; c++) {
-                double sums[2];
-                channel_sums(partial, blocks, channels, c, sums);
-                finish_statistics(k, sums, (double)n * x.h * x.w, c, channels);
-            }
+            for (int c = 0; c < channels; c++)
+                finish_channel(&f, c);
         }
 #pragma omp for schedule(static)
-        for (int t = 0; t < tasks; t++) {
-            int block = t / channels, c = t % channels;
-            float mean = training ? k->saved[c] : k->mean[c];
-            float inverse = training ? k->saved[channels + c] : 1 / sqrtf(k->variance[c] + k->epsilon);
-            apply(k, dck_plane(x, block, c), dck_plane(y, block, c), floats, mean, inverse, c);
-        }
+        for (int t = 0; t < tasks; t++)
+            apply_plane(&f, t / channels, t % channels);
     }
 }
 
@@ -202,46 +238,77 @@ static void differentiate_lanes(gradient g, const float *x, const float *dy, flo
         }
 }
 
+typedef struct backward_call {
+    const dck_norm *k;
+    dck_view x, dy, dx;
+    bool accumulate;
+    float *dgamma, *dbeta;
+    int n, blocks;
+    double *partial, *total; /* [blocks][channels][2], [channels][2] */
+} backward_call;
+
+static void reduce_plane(const backward_call *g, int block, int channel)
+{
+    double *sums = g->partial + 2 * ((size_t)block * (size_t)g->x.c + (size_t)channel);
+    plane_products(g->x, g->dy, g->k->saved[channel], block, channel, dck_lanes_of(block, g->n), sums);
+}
+
+static void finish_gradients(const backward_call *g, int channel)
+{
+    double *sums = g->total + 2 * (size_t)channel;
+    channel_sums(g->partial, g->blocks, g->x.c, channel, sums);
+    if (g->dgamma)
+        g->dgamma[channel] = (float)(sums[1] * (double)g->k->saved[g->x.c + channel]);
+    if (g->dbeta)
+        g->dbeta[channel] = (float)sums[0];
+}
+
+static void differentiate_plane(const backward_call *g, int block, int channel)
+{
+    const dck_norm *k = g->k;
+    const double inverse = (double)k->saved[g->x.c + channel], count = (double)g->n * g->x.h * g->x.w;
+    const double a = k->gamma ? (double)k->gamma[channel] * inverse : inverse;
+    const double *sums = g->total + 2 * (size_t)channel;
+    const gradient factors = {.mean = k->saved[channel],
+                              .a = (float)a,
+                              .b = (float)(-a * sums[0] / count),
+                              .c = (float)(-a * inverse * inverse * sums[1] / count)};
+    const float *x = dck_plane(g->x, block, channel), *dy = dck_plane(g->dy, block, channel);
+    float *dx = dck_plane(g->dx, block, channel);
+    const int lanes = dck_lanes_of(block, g->n);
+    if (lanes == DCK_LANES)
+        differentiate(factors, x, dy, dx, g->accumulate, dck_plane_floats(g->x));
+    else
+        differentiate_lanes(factors, x, dy, dx, g->accumulate, dck_plane_floats(g->x), lanes);
+}
+
 void DCK(norm_backward)(const dck_norm *k, dck_view x, dck_view dy, dck_view dx, bool accumulate, float *dgamma,
                         float *dbeta, int n, void *scratch, int threads)
 {
     const int blocks = dck_blocks_of(n), channels = x.c, tasks = blocks * channels;
-    const size_t floats = dck_plane_floats(x);
-    double *partial = scratch, *total = partial + 2 * (size_t)tasks;
-    const double count = (double)n * x.h * x.w;
-#pragma omp parallel num_threads(threads) if (floats * (size_t)tasks > DCK_SERIAL_FLOATS)
-    {
-#pragma omp for schedule(static)
-        for (int t = 0; t < tasks; t++) {
-            int block = t / channels, c = t % channels;
-            plane_products(x, dy, k->saved[c], block, c, dck_lanes_of(block, n), partial + 2 * (size_t)t);
-        }
+    double *partial = scratch;
+    const backward_call g = {k, x, dy, dx, accumulate, dgamma, dbeta, n, blocks, partial, partial + 2 * (size_t)tasks};
+#pragma omp parallel num_threads(threads) if (dck_plane_floats(x) * (size_t)tasks > DCK_SERIAL_FLOATS)
+    if (by_channel(channels, threads)) {
 #pragma omp for schedule(static)
         for (int c = 0; c < channels; c++) {
-            double *sums = total + 2 * (size_t)c;
-            channel_sums(partial, blocks, channels, c, sums);
-            if (dgamma)
-                dgamma[c] = (float)(sums[1] * (double)k->saved[channels + c]);
-            if (dbeta)
-                dbeta[c] = (float)sums[0];
+            for (int block = 0; block < blocks; block++)
+                reduce_plane(&g, block, c);
+            finish_gradients(&g, c);
+            for (int block = blocks - 1; block >= 0 && dx.data; block--)
+                differentiate_plane(&g, block, c);
         }
+    } else {
+#pragma omp for schedule(static)
+        for (int t = 0; t < tasks; t++)
+            reduce_plane(&g, t / channels, t % channels);
+#pragma omp for schedule(static)
+        for (int c = 0; c < channels; c++)
+            finish_gradients(&g, c);
         if (dx.data) {
 #pragma omp for schedule(static)
-            for (int t = 0; t < tasks; t++) {
-                int block = t / channels, c = t % channels, lanes = dck_lanes_of(block, n);
-                double inverse = (double)k->saved[channels + c];
-                double a = k->gamma ? (double)k->gamma[c] * inverse : inverse;
-                gradient g = {.mean = k->saved[c],
-                              .a = (float)a,
-                              .b = (float)(-a * total[2 * c] / count),
-                              .c = (float)(-a * inverse * inverse * total[2 * c + 1] / count)};
-                const float *x_plane = dck_plane(x, block, c), *dy_plane = dck_plane(dy, block, c);
-                float *dx_plane = dck_plane(dx, block, c);
-                if (lanes == DCK_LANES)
-                    differentiate(g, x_plane, dy_plane, dx_plane, accumulate, floats);
-                else
-                    differentiate_lanes(g, x_plane, dy_plane, dx_plane, accumulate, floats, lanes);
-            }
+            for (int t = 0; t < tasks; t++)
+                differentiate_plane(&g, t / channels, t % channels);
         }
     }
 }

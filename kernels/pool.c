@@ -57,6 +57,7 @@ DCK_INLINE void row_of_three(bool max, const dck_pool *k, int stride, const dck_
                              int out_width)
 {
     const size_t row = (size_t)width * DCK_PER_PIXEL;
+    const float inside = 1 / (float)(rows * 3); /* of windows with three columns */
     dck_vec a = column_or_none(max, x, row, rows, -k->pad, width);
     dck_vec b = column_or_none(max, x, row, rows, 1 - k->pad, width);
     for (int i = 0; i < out_width; i++) {
@@ -65,8 +66,8 @@ DCK_INLINE void row_of_three(bool max, const dck_pool *k, int stride, const dck_
             b = column_or_none(max, x, row, rows, at + 1, width);
         dck_vec c = column_or_none(max, x, row, rows, at + 2, width), v = join(max, join(max, a, b), c);
         if (!max) {
-            range across = window(k, i, width);
-            v *= 1 / (float)(rows * (across.end - across.begin));
+            int columns = at >= 0 && at + 3 <= width ? 3 : window(k, i, width).end - window(k, i, width).begin;
+            v *= columns == 3 ? inside : 1 / (float)(rows * columns);
         }
         y[(size_t)i * DCK_PER_PIXEL] = v;
         a = stride == 1 ? b : c;
@@ -143,28 +144,77 @@ DCK_INLINE void give_to_maximum(const dck_vec *x, dck_vec *dx, size_t row, int r
         }
 }
 
+/* As give_to_maximum for a window of three columns, whose gradients are kept in registers. */
+DCK_INLINE void give_in_registers(const dck_vec *x, dck_vec (*d)[3], size_t row, int rows, dck_vec maximum, dck_vec dy)
+{
+    for (int r = 0; r < rows; r++)
+        for (int c = 0; c < 3; c++) {
+            dck_mask here = x[(size_t)r * row + (size_t)c * DCK_PER_PIXEL] == maximum;
+            d[r][c] += dck_where(here, dy);
+            dy = dck_where(~here, dy);
+        }
+}
+
+/* The outputs [begin, end) of a row, 3x3 at stride 1, none of whose windows leaves the image at the sides; x and dx
+ * point at the first window. A column's gradient goes to memory once, when the windows have passed it. */
+DCK_INLINE void max_backward_three(const dck_vec *x, dck_vec *dx, size_t row, int rows, const dck_vec *y,
+                                   const dck_vec *dy, int begin, int end)
+{
+    dck_vec d[3][3] = {{{0}}};
+    for (int j = begin; j < end; j++, x += DCK_PER_PIXEL, dx += DCK_PER_PIXEL) {
+        give_in_registers(x, d, row, rows, y[(size_t)j * DCK_PER_PIXEL], dy[(size_t)j * DCK_PER_PIXEL]);
+        for (int r = 0; r < rows; r++) {
+            dx[(size_t)r * row] += d[r][0];
+            d[r][0] = d[r][1];
+            d[r][1] = d[r][2];
+            d[r][2] = (dck_vec){0};
+        }
+    }
+    for (int r = 0; r < rows; r++)
+        for (int c = 0; c < 2; c++)
+            dx[(size_t)r * row + (size_t)c * DCK_PER_PIXEL] += d[r][c];
+}
+
+/* One vector of a pixel of one row of outputs; x and dx: the first column of the window's first row. */
+static void max_backward_row(const dck_pool *k, const dck_vec *x, dck_vec *dx, int rows, int width, const dck_vec *y,
+                             const dck_vec *dy, int out_width)
+{
+    const size_t row = (size_t)width * DCK_PER_PIXEL;
+    int inner = 0, inner_end = 0; /* outputs that the fast path does */
+    if (k->kernel == 3 && k->stride == 1 && width > 2 && rows > 1) {
+        inner = k->pad;
+        inner_end = width - 2 + k->pad;
+        size_t first = (size_t)(inner - k->pad) * DCK_PER_PIXEL;
+        if (rows == 3)
+            max_backward_three(x + first, dx + first, row, 3, y, dy, inner, inner_end);
+        else
+            max_backward_three(x + first, dx + first, row, 2, y, dy, inner, inner_end);
+    }
+    for (int j = 0; j < out_width; j++) {
+        if (j == inner && inner_end > inner)
+            j = inner_end;
+        if (j == out_width)
+            break;
+        range across = window(k, j, width);
+        size_t first = (size_t)across.begin * DCK_PER_PIXEL, out = (size_t)j * DCK_PER_PIXEL;
+        int columns = across.end - across.begin;
+        if (rows == 3 && columns == 3)
+            give_to_maximum(x + first, dx + first, row, 3, 3, y[out], dy[out]);
+        else
+            give_to_maximum(x + first, dx + first, row, rows, columns, y[out], dy[out]);
+    }
+}
+
 static void max_backward_plane(const dck_pool *k, dck_view x, dck_view y, const float *x_plane, const float *y_plane,
                                const float *dy_plane, float *dx_plane)
 {
-    const size_t row = (size_t)x.w * DCK_PER_PIXEL;
     for (int i = 0; i < y.h; i++) {
         range down = window(k, i, x.h);
-        for (int j = 0; j < y.w; j++) {
-            range across = window(k, j, x.w);
-            int rows = down.end - down.begin, columns = across.end - across.begin;
-            size_t in = ((size_t)down.begin * (size_t)x.w + (size_t)across.begin) * DCK_PER_PIXEL;
-            size_t out = ((size_t)i * (size_t)y.w + (size_t)j) * DCK_PER_PIXEL;
-            for (int part = 0; part < DCK_PER_PIXEL; part++) {
-                const dck_vec *from = (const dck_vec *)x_plane + in + part;
-                dck_vec *to = (dck_vec *)dx_plane + in + part;
-                dck_vec maximum = ((const dck_vec *)y_plane)[out + (size_t)part];
-                dck_vec dy = ((const dck_vec *)dy_plane)[out + (size_t)part];
-                if (rows == 3 && columns == 3)
-                    give_to_maximum(from, to, row, 3, 3, maximum, dy);
-                else
-                    give_to_maximum(from, to, row, rows, columns, maximum, dy);
-            }
-        }
+        size_t in = (size_t)down.begin * (size_t)x.w * DCK_LANES, out = (size_t)i * (size_t)y.w * DCK_LANES;
+        for (int part = 0; part < DCK_PER_PIXEL; part++)
+            max_backward_row(k, (const dck_vec *)(x_plane + in) + part, (dck_vec *)(dx_plane + in) + part,
+                             down.end - down.begin, x.w, (const dck_vec *)(y_plane + out) + part,
+                             (const dck_vec *)(dy_plane + out) + part, y.w);
     }
 }
 
@@ -197,50 +247,57 @@ static inline dck_vec spread(const dck_pool *k, const dck_vec *dy, size_t row, r
     return v;
 }
 
-/* A row of input gradients with a 3x3 kernel at stride 1: the columns of outputs are reduced once each. */
-static void spread_row_of_three(const dck_pool *k, const dck_vec *dy, range down, int out_w, int h, int w, dck_vec *dx,
-                                bool accumulate)
+/* A row of input gradients with a 3x3 kernel at stride 1: the columns of outputs are reduced once each. dy is the first
+ * of the `rows` rows of outputs over it; scale: for windows of three columns. */
+DCK_INLINE void spread_row_of_three(const dck_pool *k, const dck_vec *dy, int rows, const float *scale, int out_w,
+                                    int w, dck_vec *dx, bool accumulate)
 {
     const size_t row = (size_t)out_w * DCK_PER_PIXEL;
-    float scale[3] = {0}; /* of a window with three columns */
-    for (int i = down.begin; i < down.end; i++) {
-        range rows = window(k, i, h);
-        scale[i - down.begin] = 1 / (float)(3 * (rows.end - rows.begin));
-    }
-    const dck_vec *first = dy + (size_t)down.begin * row;
     dck_vec a = {0}, b = {0};
     for (int at = k->pad - 2; at < k->pad + w; at++) { /* the column of outputs that enters */
         dck_vec c = {0};
         if (at >= 0 && at < out_w) {
-            range across = window(k, at, w);
-            for (int r = 0; r < down.end - down.begin; r++)
-                c += first[(size_t)r * row + (size_t)at * DCK_PER_PIXEL] * scale[r];
-            if (across.end - across.begin != 3)
+            const dck_vec *from = dy + (size_t)at * DCK_PER_PIXEL;
+            for (int r = 0; r < rows; r++)
+                c += from[(size_t)r * row] * scale[r];
+            if (at < k->pad || at - k->pad + 3 > w) {
+                range across = window(k, at, w);
                 c *= 3 / (float)(across.end - across.begin);
+            }
         }
-        int to = at - k->pad;
-        if (to >= 0) {
-            dck_put(dx + (size_t)to * DCK_PER_PIXEL, a + b + c, accumulate);
-        }
+        if (at >= k->pad)
+            dck_put(dx + (size_t)(at - k->pad) * DCK_PER_PIXEL, a + b + c, accumulate);
         a = b;
         b = c;
     }
 }
 
-static void avg_backward_row(const dck_pool *k, dck_view dy, dck_view dx, const dck_vec *from, int at, dck_vec *to,
+static void avg_backward_row(const dck_pool *k, dck_view dy, dck_view dx, const float *from, int at, float *to,
                              bool accumulate)
 {
-    range down = windows_over(k, at, dy.h);
-    if (k->kernel == 3 && k->stride == 1) {
-        spread_row_of_three(k, from, down, dy.w, dx.h, dx.w, to, accumulate);
-        return;
+    const range down = windows_over(k, at, dy.h);
+    const bool three = k->kernel == 3 && k->stride == 1;
+    const int rows = down.end - down.begin;
+    float scale[3] = {0}; /* of the windows over this row that have three columns */
+    for (int i = down.begin; three && i < down.end; i++) {
+        range over = window(k, i, dx.h);
+        scale[i - down.begin] = 1 / (float)(3 * (over.end - over.begin));
     }
-    for (int i = 0; i < dx.w; i++) {
-        range across = windows_over(k, i, dy.w);
-        dck_vec v = {0};
-        for (int j = across.begin; j < across.end; j++)
-            v += spread(k, from, (size_t)dy.w * DCK_PER_PIXEL, down, j, dx.h, dx.w);
-        dck_put(to + (size_t)i * DCK_PER_PIXEL, v, accumulate);
+    for (int part = 0; part < DCK_PER_PIXEL; part++) {
+        const dck_vec *source = (const dck_vec *)from + part;
+        dck_vec *d = (dck_vec *)to + part;
+        const dck_vec *first = source + (size_t)down.begin * (size_t)dy.w * DCK_PER_PIXEL;
+        if (three && rows == 3)
+            spread_row_of_three(k, first, 3, scale, dy.w, dx.w, d, accumulate);
+        else if (three)
+            spread_row_of_three(k, first, rows, scale, dy.w, dx.w, d, accumulate);
+        for (int i = 0; !three && i < dx.w; i++) {
+            range across = windows_over(k, i, dy.w);
+            dck_vec v = {0};
+            for (int j = across.begin; j < across.end; j++)
+                v += spread(k, source, (size_t)dy.w * DCK_PER_PIXEL, down, j, dx.h, dx.w);
+            dck_put(d + (size_t)i * DCK_PER_PIXEL, v, accumulate);
+        }
     }
 }
 
@@ -253,9 +310,7 @@ void DCK(avg_pool_backward)(const dck_pool *k, dck_view dy, dck_view dx, bool ac
         const float *from = dck_plane(dy, t / dx.c, t % dx.c);
         float *to = dck_plane(dx, t / dx.c, t % dx.c);
         for (int i = 0; i < dx.h; i++)
-            for (int part = 0; part < DCK_PER_PIXEL; part++)
-                avg_backward_row(k, dy, dx, (const dck_vec *)from + part, i,
-                                 (dck_vec *)(to + (size_t)i * (size_t)dx.w * DCK_LANES) + part, accumulate);
+            avg_backward_row(k, dy, dx, from, i, to + (size_t)i * (size_t)dx.w * DCK_LANES, accumulate);
     }
 }
 
