@@ -138,13 +138,136 @@ static void bench_conv(bench *b)
             bench_conv_case(b, &cases[i]);
 }
 
+/* ---- what streams through memory: no operations are counted ---- */
+
+enum { FEATURES = 8 };
+
+typedef struct stream_case {
+    const char *name;
+    int channels, size; /* square images */
+    void (*run)(const bench *b, const dck_view *x, float *scratch);
+    int tensors; /* read or written at the least, in sizes of x */
+} stream_case;
+
+static const dck_pool pool3 = {3, 1, 1};
+static const int feature_index[FEATURES] = {0, 1, 2, 3, 4, 5, 6, 7};
+static const bool feature_accumulate[FEATURES] = {false};
+
+static dck_norm norm_in(float *scratch, int c)
+{
+    return (dck_norm){scratch, scratch + c, scratch + 2 * c, scratch + 3 * c, 0.1f, 1e-5f, scratch + 4 * c};
+}
+
+static void run_norm_forward(const bench *b, const dck_view *x, float *scratch)
+{
+    dck_norm k = norm_in(scratch, x[0].c);
+    b->call->norm_forward(&k, x[0], x[1], BLOCKS * DCK_LANES, true, scratch + 6 * x[0].c + 64, b->threads);
+}
+
+static void run_norm_backward(const bench *b, const dck_view *x, float *scratch)
+{
+    dck_norm k = norm_in(scratch, x[0].c);
+    float *dgamma = scratch + 6 * x[0].c, *dbeta = scratch + 7 * x[0].c;
+    b->call->norm_backward(&k, x[0], x[1], x[2], false, dgamma, dbeta, BLOCKS * DCK_LANES, scratch + 8 * x[0].c + 64,
+                           b->threads);
+}
+
+static void run_relu_forward(const bench *b, const dck_view *x, float *scratch)
+{
+    (void)scratch;
+    b->call->relu_forward(x[0], x[1], BLOCKS, b->threads);
+}
+
+static void run_max_forward(const bench *b, const dck_view *x, float *scratch)
+{
+    (void)scratch;
+    b->call->max_pool_forward(&pool3, x[0], x[1], BLOCKS, b->threads);
+}
+
+static void run_max_backward(const bench *b, const dck_view *x, float *scratch)
+{
+    run_max_forward(b, x, scratch);
+    b->call->max_pool_backward(&pool3, x[0], x[1], x[2], x[3], false, BLOCKS, b->threads);
+}
+
+static void run_avg_forward(const bench *b, const dck_view *x, float *scratch)
+{
+    (void)scratch;
+    b->call->avg_pool_forward(&pool3, x[0], x[1], BLOCKS, b->threads);
+}
+
+static void run_avg_backward(const bench *b, const dck_view *x, float *scratch)
+{
+    (void)scratch;
+    b->call->avg_pool_backward(&pool3, x[0], x[1], false, BLOCKS, b->threads);
+}
+
+static void run_mix_forward(const bench *b, const dck_view *x, float *scratch)
+{
+    b->call->mix_forward(FEATURES, x, scratch, feature_index, x[FEATURES], BLOCKS, b->threads);
+}
+
+static void run_mix_backward(const bench *b, const dck_view *x, float *scratch)
+{
+    b->call->mix_backward(FEATURES, x, scratch, feature_index, x[FEATURES], x + FEATURES + 1, feature_accumulate,
+                          scratch + FEATURES, BLOCKS, scratch + 64, b->threads);
+}
+
+static void run_add(const bench *b, const dck_view *x, float *scratch)
+{
+    (void)scratch;
+    b->call->mix_forward(2, x, NULL, NULL, x[2], BLOCKS, b->threads);
+}
+
+static void bench_streams(bench *b)
+{
+    static const stream_case cases[] = {
+        {"batch_norm forward", 4, 32, run_norm_forward, 2},
+        {"batch_norm backward", 4, 32, run_norm_backward, 3},
+        {"batch_norm forward", 16, 32, run_norm_forward, 2},
+        {"batch_norm backward", 16, 32, run_norm_backward, 3},
+        {"batch_norm forward", 64, 32, run_norm_forward, 2},
+        {"batch_norm backward", 64, 32, run_norm_backward, 3},
+        {"batch_norm forward", 64, 8, run_norm_forward, 2},
+        {"batch_norm backward", 64, 8, run_norm_backward, 3},
+        {"relu forward", 16, 32, run_relu_forward, 2},
+        {"max_pool forward", 16, 32, run_max_forward, 2},
+        {"max_pool both", 16, 32, run_max_backward, 6},
+        {"avg_pool forward", 16, 32, run_avg_forward, 2},
+        {"avg_pool backward", 16, 32, run_avg_backward, 2},
+        {"max_pool both", 64, 8, run_max_backward, 6},
+        {"avg_pool forward", 64, 8, run_avg_forward, 2},
+        {"avg_pool backward", 64, 8, run_avg_backward, 2},
+        {"mix of 8 forward", 4, 32, run_mix_forward, 9},
+        {"mix of 8 backward", 4, 32, run_mix_backward, 17},
+        {"mix of 8 forward", 16, 32, run_mix_forward, 9},
+        {"mix of 8 backward", 16, 32, run_mix_backward, 17},
+        {"add of 2 forward", 16, 32, run_add, 3},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const stream_case *c = &cases[i];
+        if (!strstr(c->name, b->only))
+            continue;
+        dck_view x[2 * FEATURES + 1];
+        for (int k = 0; k < 2 * FEATURES + 1; k++)
+            x[k] = take_view(b, BLOCKS, c->channels, c->size, c->size);
+        float *scratch = take(b, (size_t)1 << 20);
+        double seconds;
+        char shape[64];
+        snprintf(shape, sizeof shape, "%d %dx%d", c->channels, c->size, c->size);
+        BEST_TIME(seconds, b->threads, c->run(b, x, scratch));
+        report(b, c->name, shape, seconds, 0, 4.0 * c->tensors * BLOCKS * x[0].stride);
+        b->used = 0;
+    }
+}
+
 int main(int argc, char **argv)
 {
     int threads = argc > 1 ? atoi(argv[1]) : 1;
     bench b = {.call = dck_kernels_for(argc > 2 && *argv[2] ? argv[2] : NULL),
                .threads = threads > 0 ? threads : 1,
                .only = argc > 3 ? argv[3] : "",
-               .pool_floats = (size_t)48 << 20};
+               .pool_floats = (size_t)80 << 20};
     if (!b.call || posix_memalign((void **)&b.pool, (size_t)2 << 20, b.pool_floats * sizeof(float))) {
         fprintf(stderr, "bench_kernels: this machine cannot run %s\n", argc > 2 ? argv[2] : "any kernels");
         return 1;
@@ -154,6 +277,7 @@ int main(int argc, char **argv)
         b.pool[i] = (float)(i * 2654435761u % 1000) / 1000 - 0.5f;
     measure_ceilings(&b);
     bench_conv(&b);
+    bench_streams(&b);
     free(b.pool);
     return 0;
 }
