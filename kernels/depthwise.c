@@ -83,6 +83,7 @@ typedef struct row_output {
 DCK_INLINE void row_tile(int pixels, int columns, int in_step, int out_step, const taps *t, int first, row_output o)
 {
     dck_vec sum[TILE_PIXELS * DCK_PER_PIXEL];
+    DCK_UNROLL
     for (int i = 0; i < pixels * DCK_PER_PIXEL; i++)
         sum[i] = (dck_vec){0};
     const float *weight = t->weight;
@@ -92,14 +93,18 @@ DCK_INLINE void row_tile(int pixels, int columns, int in_step, int out_step, con
         for (int i = 0; i < columns; i++, at += t->step) {
             const dck_vec *x = (const dck_vec *)at;
             dck_vec w = dck_set(*weight++);
+            DCK_UNROLL
             for (int p = 0; p < pixels; p++)
-                for (int v = 0; v < DCK_PER_PIXEL; v++)
-                    sum[p * DCK_PER_PIXEL + v] += w * x[p * in_step * DCK_PER_PIXEL + v];
+                DCK_UNROLL
+            for (int v = 0; v < DCK_PER_PIXEL; v++)
+                sum[p * DCK_PER_PIXEL + v] += w * x[p * in_step * DCK_PER_PIXEL + v];
         }
     }
+    DCK_UNROLL
     for (int p = 0; p < pixels; p++) {
         size_t at = (size_t)(first + p) * out_step * DCK_LANES;
         dck_vec *to = (dck_vec *)(o.out + at);
+        DCK_UNROLL
         for (int v = 0; v < DCK_PER_PIXEL; v++) {
             dck_vec value = sum[p * DCK_PER_PIXEL + v];
             if (o.mask)
@@ -303,16 +308,20 @@ DCK_INLINE void weight_row(int n, const dck_vec *const *taps_at, int step, const
 {
     dck_vec sum[GROUP];
     const dck_vec *x[GROUP];
+    DCK_UNROLL
     for (int t = 0; t < n; t++) {
         sum[t] = sums[t];
         x[t] = taps_at[t];
     }
     for (int p = 0; p < pixels; p++)
-        for (int v = 0; v < DCK_PER_PIXEL; v++) {
-            dck_vec g = dy[p * DCK_PER_PIXEL + v];
-            for (int t = 0; t < n; t++)
-                sum[t] += g * x[t][(size_t)p * step * DCK_PER_PIXEL + v];
-        }
+        DCK_UNROLL
+    for (int v = 0; v < DCK_PER_PIXEL; v++) {
+        dck_vec g = dy[p * DCK_PER_PIXEL + v];
+        DCK_UNROLL
+        for (int t = 0; t < n; t++)
+            sum[t] += g * x[t][(size_t)p * step * DCK_PER_PIXEL + v];
+    }
+    DCK_UNROLL
     for (int t = 0; t < n; t++)
         sums[t] = sum[t];
 }

@@ -89,29 +89,36 @@ DCK_INLINE void product_tile(int m, int n, const float *restrict a, size_t ld_a,
                              int rows, output out)
 {
     dck_vec sum[TILE_M][TILE_V];
+    DCK_UNROLL
     for (int i = 0; i < m; i++)
-        for (int j = 0; j < n; j++)
-            sum[i][j] = (dck_vec){0};
+        DCK_UNROLL
+    for (int j = 0; j < n; j++)
+        sum[i][j] = (dck_vec){0};
     for (int r = 0; r < rows; r++, b += ld) {
         dck_vec x[TILE_V];
+        DCK_UNROLL
         for (int j = 0; j < n; j++)
             x[j] = b[j];
+        DCK_UNROLL
         for (int i = 0; i < m; i++) {
             dck_vec w = dck_set(a[(size_t)i * ld_a + r]);
+            DCK_UNROLL
             for (int j = 0; j < n; j++)
                 sum[i][j] += w * x[j];
         }
     }
+    DCK_UNROLL
     for (int i = 0; i < m; i++)
-        for (int j = 0; j < n; j++) {
-            dck_vec *to = &out.to[i * out.ld + j];
-            dck_vec value = sum[i][j];
-            if (out.mask)
-                value = dck_where(out.mask[i * out.ld_mask + j] > (dck_vec){0}, value);
-            if (out.add)
-                value += *to;
-            *to = value;
-        }
+        DCK_UNROLL
+    for (int j = 0; j < n; j++) {
+        dck_vec *to = &out.to[i * out.ld + j];
+        dck_vec value = sum[i][j];
+        if (out.mask)
+            value = dck_where(out.mask[i * out.ld_mask + j] > (dck_vec){0}, value);
+        if (out.add)
+            value += *to;
+        *to = value;
+    }
 }
 
 DCK_INLINE void product_strip(int m, const float *a, size_t ld_a, const dck_vec *b, size_t ld, int rows, int n,
@@ -168,19 +175,25 @@ DCK_INLINE void outer_tile(int m, const dck_vec *restrict left, const dck_vec *r
                            float *restrict out, size_t ld_out)
 {
     dck_vec sum[OUTER_M][4];
+    DCK_UNROLL
     for (int i = 0; i < m; i++)
-        for (int r = 0; r < 4; r++)
-            sum[i][r] = (dck_vec){0};
+        DCK_UNROLL
+    for (int r = 0; r < 4; r++)
+        sum[i][r] = (dck_vec){0};
     for (int j = 0; j < n; j++) {
         dck_vec g[OUTER_M];
+        DCK_UNROLL
         for (int i = 0; i < m; i++)
             g[i] = left[i * ld + j];
+        DCK_UNROLL
         for (int r = 0; r < 4; r++) {
             dck_vec x = right[r * ld + j];
+            DCK_UNROLL
             for (int i = 0; i < m; i++)
                 sum[i][r] += g[i] * x;
         }
     }
+    DCK_UNROLL
     for (int i = 0; i < m; i++) {
         dck_four *to = (dck_four *)&out[i * ld_out];
         *to += dck_sum_lanes4(sum[i][0], sum[i][1], sum[i][2], sum[i][3]);

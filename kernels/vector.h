@@ -14,6 +14,9 @@
 
 #define DCK_INLINE           static inline __attribute__((always_inline))
 
+/* Before a loop over a tile: only fully unrolled do its sums stay in registers. */
+#define DCK_UNROLL _Pragma("GCC unroll 16")
+
 typedef float dck_vec __attribute__((vector_size(4 * DCK_VECTOR), may_alias));
 typedef int32_t dck_mask __attribute__((vector_size(4 * DCK_VECTOR), may_alias)); /* a lane is 0 or -1 */
 typedef float dck_four __attribute__((vector_size(16), may_alias, aligned(4)));   /* any address */
