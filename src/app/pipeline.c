@@ -165,7 +165,7 @@ static dc_status open_folder(dc_pipeline *p)
     DC_TRY(dc_lock_acquire(p->folder, &p->lock));
     DC_TRY(claim_config(p));
     DC_TRY(dc_pipeline_path(p, "log.txt", path));
-    DC_TRY(dc_log_open(0, p->world->size, isatty(STDOUT_FILENO), path, &p->log));
+    DC_TRY(dc_log_open(0, p->world->size, dc_log_on_terminal(), path, &p->log));
     dc_log_set_interval(p->log, p->settings.run.log_interval_s);
     DC_TRY(dc_pipeline_path(p, "events.jsonl", path));
     DC_TRY(dc_events_open(path, &p->events));

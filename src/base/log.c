@@ -28,16 +28,27 @@ struct dc_log {
 
 typedef enum urgency { INFO, WARNING, ERROR } urgency;
 
-static int terminal_width(void)
+/* The screen, as far as its kind and width go. Under mpirun a rank's standard output is a pseudo terminal of the
+ * launcher's, whatever the launcher itself writes to: its own output decides. -1: none. */
+static int screen_width(void)
 {
     struct winsize size = {0};
-    return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) ? 0 : size.ws_col;
+    char path[64];
+    int fd = STDOUT_FILENO;
+    if (getenv("OMPI_COMM_WORLD_RANK")) {
+        snprintf(path, sizeof path, "/proc/%ld/fd/1", (long)getppid());
+        fd = open(path, O_WRONLY | O_NOCTTY | O_CLOEXEC);
+    }
+    int width = fd >= 0 && isatty(fd) && ioctl(fd, TIOCGWINSZ, &size) == 0 ? size.ws_col : -1;
+    if (fd >= 0 && fd != STDOUT_FILENO)
+        close(fd);
+    return width;
 }
 
 bool dc_log_on_terminal(void)
 {
     const char *kind = getenv("TERM");
-    return isatty(STDOUT_FILENO) && terminal_width() > 0 && kind && strcmp(kind, "dumb");
+    return isatty(STDOUT_FILENO) && screen_width() > 0 && kind && strcmp(kind, "dumb");
 }
 
 dc_status dc_log_open(int rank, int size, bool terminal, const char *path, dc_log **log)
@@ -189,7 +200,7 @@ static int cut_to(const char *text, int width)
 
 static void redraw(dc_log *log, int n, const char *const *lines)
 {
-    int width = terminal_width();
+    int width = screen_width();
     dc_text out = {0};
     erase(log, &out);
     dc_text_clear(&log->status);

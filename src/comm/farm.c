@@ -71,7 +71,8 @@ dc_status dc_farm_result(dc_farm_worker *w, const void *data, size_t size_bytes)
 dc_status dc_farm_progress(dc_farm_worker *w, double fraction, const char *text)
 {
     double now = MPI_Wtime();
-    if (w->group.rank != 0 || !w->farm->news || now - w->last_progress < PROGRESS_SECONDS)
+    bool due = fraction >= 1 || now - w->last_progress >= PROGRESS_SECONDS;
+    if (w->group.rank != 0 || !w->farm->news || !due)
         return DC_OK;
     w->last_progress = now;
     dc_farm_message message = {.kind = DC_FARM_TELL, .item = w->item, .fraction = fraction};

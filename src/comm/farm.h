@@ -51,7 +51,7 @@ const dc_comm *dc_farm_group(const dc_farm_worker *worker);
 dc_status dc_farm_result(dc_farm_worker *worker, const void *bytes, size_t size_bytes);
 
 /* Tells the manager how far the item is; cheap enough for every step (at most some messages a second are sent, by the
- * group's first rank). text: one line, cut at DC_FARM_TEXT. */
+ * group's first rank; one with fraction 1 always). text: one line, cut at DC_FARM_TEXT. */
 dc_status dc_farm_progress(dc_farm_worker *worker, double fraction, const char *text);
 enum { DC_FARM_TEXT = 160 };
 

@@ -13,7 +13,7 @@ typedef struct board {
     int n_running;
     struct {
         int item;
-        char text[LINE_CHARS];
+        char text[DC_FARM_TEXT];
     } running[MOST_LINES];
 } board;
 
@@ -27,13 +27,16 @@ static void put(board *b, int item, const char *text)
     if (at == b->n_running)
         b->n_running++;
     b->running[at].item = item;
-    snprintf(b->running[at].text, LINE_CHARS, "  %s: %s", b->crew->name(b->crew->context, item), text);
+    snprintf(b->running[at].text, sizeof b->running[at].text, "%s", text);
 }
 
-static void take_off(board *b, int item)
+/* last: what the item told last, its summary. */
+static void take_off(board *b, int item, char last[DC_FARM_TEXT])
 {
+    *last = 0;
     for (int at = 0; at < b->n_running; at++)
         if (b->running[at].item == item) {
+            memcpy(last, b->running[at].text, DC_FARM_TEXT);
             memmove(&b->running[at], &b->running[at + 1], (size_t)(b->n_running - at - 1) * sizeof b->running[0]);
             b->n_running--;
             return;
@@ -45,16 +48,20 @@ static void show(board *b, int n_done)
     if (!dc_log_status_due(b->crew->log))
         return;
     char first[LINE_CHARS];
+    char running[MOST_LINES][LINE_CHARS];
     const char *lines[MOST_LINES + 1] = {first};
     snprintf(first, sizeof first, "%s: %d of %d done, %d running", b->crew->heading, n_done, b->crew->n_items,
              b->n_running);
-    for (int i = 0; i < b->n_running; i++)
-        lines[i + 1] = b->running[i].text;
+    for (int i = 0; i < b->n_running; i++) {
+        snprintf(running[i], sizeof running[i], "  %s: %s", b->crew->name(b->crew->context, b->running[i].item),
+                 b->running[i].text);
+        lines[i + 1] = running[i];
+    }
     dc_log_status(b->crew->log, b->n_running + 1, lines);
 }
 
 /* A lost line of the events file is no reason to end hours of work: it is told, and the work goes on. */
-static void write_event(const dc_crew *crew, const dc_farm_news *news)
+static void write_event(const dc_crew *crew, const dc_farm_news *news, const char *summary)
 {
     cJSON *event = crew->events ? dc_event_create("finished") : NULL;
     if (!event)
@@ -64,7 +71,7 @@ static void write_event(const dc_crew *crew, const dc_farm_news *news)
     cJSON_AddNumberToObject(event, "rank", news->rank);
     cJSON_AddNumberToObject(event, "done", news->n_done);
     cJSON_AddNumberToObject(event, "of", crew->n_items);
-    cJSON_AddStringToObject(event, "summary", news->text);
+    cJSON_AddStringToObject(event, "summary", summary);
     if (dc_events_write(crew->events, event) != DC_OK)
         dc_log_warn(crew->log, "%s", dc_status_message());
 }
@@ -73,16 +80,17 @@ static void news_for_board(void *context, const dc_farm_news *news)
 {
     board *b = context;
     const dc_crew *crew = b->crew;
+    char summary[DC_FARM_TEXT];
     if (news->event == DC_FARM_STARTED)
         put(b, news->item, "starting");
     else if (news->event == DC_FARM_PROGRESS)
         put(b, news->item, news->text);
     else
-        take_off(b, news->item);
+        take_off(b, news->item, summary);
     if (news->event == DC_FARM_FINISHED) {
-        write_event(crew, news);
-        dc_log_info(crew->log, "%s: %s by rank %d (%d of %d)%s%s", crew->heading, crew->name(crew->context, news->item),
-                    news->rank, news->n_done, crew->n_items, *news->text ? ": " : "", news->text);
+        write_event(crew, news, summary);
+        dc_log_info(crew->log, "%s: %d of %d: %s: %s", crew->heading, news->n_done, crew->n_items,
+                    crew->name(crew->context, news->item), summary);
     }
     show(b, news->n_done);
 }

@@ -191,14 +191,13 @@ static dc_status tell_progress(dc_searcher *s)
     dc_search_result now;
     DC_TRY(describe(s, &now));
     char text[160];
-    snprintf(
-        text, sizeof text,
-        "epoch %d/%d, step %lld/%lld, loss %.3f, validation %.1f %%, entropy %.2f, %d skips, %.0f images/s, %s left",
-        (int)(s->at.step / s->steps) + 1, s->job->options->epochs, (long long)s->at.step, (long long)s->total_steps,
-        ratio(t->loss, t->n), 100 * ratio((double)v->top1, v->n),
-        (now.entropy[DC_CELL_NORMAL] + now.entropy[DC_CELL_REDUCE]) / 2,
-        now.skips[DC_CELL_NORMAL] + now.skips[DC_CELL_REDUCE], s->images / (elapsed > 0 ? elapsed : 1),
-        dc_format_duration(dc_pace_left(&s->pace, done)).s);
+    snprintf(text, sizeof text,
+             "epoch %d/%d, loss %.3f, validation %.1f %%, %.0f images/s, %s left, entropy %.2f, %d skips",
+             (int)(s->at.step / s->steps) + 1, s->job->options->epochs, ratio(t->loss, t->n),
+             100 * ratio((double)v->top1, v->n), s->images / (elapsed > 0 ? elapsed : 1),
+             dc_format_duration(dc_pace_left(&s->pace, done)).s,
+             (now.entropy[DC_CELL_NORMAL] + now.entropy[DC_CELL_REDUCE]) / 2,
+             now.skips[DC_CELL_NORMAL] + now.skips[DC_CELL_REDUCE]);
     return hooks->progress(hooks->context, done, text);
 }
 
