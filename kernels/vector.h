@@ -57,7 +57,6 @@ DCK_INLINE dck_vec dck_relu(dck_vec x)
 DCK_INLINE dck_four dck_sum_lanes4(dck_vec a, dck_vec b, dck_vec c, dck_vec d)
 {
     typedef float four __attribute__((vector_size(16)));
-    typedef int32_t index __attribute__((vector_size(16)));
     union {
         dck_vec whole;
         four part[DCK_VECTOR / 4];
@@ -68,10 +67,9 @@ DCK_INLINE dck_four dck_sum_lanes4(dck_vec a, dck_vec b, dck_vec c, dck_vec d)
         for (int j = 1; j < DCK_VECTOR / 4; j++)
             s[i] += in[i].part[j];
     }
-    const index low = {0, 4, 1, 5}, high = {2, 6, 3, 7};
-    four ab = __builtin_shuffle(s[0], s[1], low) + __builtin_shuffle(s[0], s[1], high);
-    four cd = __builtin_shuffle(s[2], s[3], low) + __builtin_shuffle(s[2], s[3], high);
-    return __builtin_shuffle(ab, cd, (index){0, 1, 4, 5}) + __builtin_shuffle(ab, cd, (index){2, 3, 6, 7});
+    four ab = __builtin_shufflevector(s[0], s[1], 0, 4, 1, 5) + __builtin_shufflevector(s[0], s[1], 2, 6, 3, 7);
+    four cd = __builtin_shufflevector(s[2], s[3], 0, 4, 1, 5) + __builtin_shufflevector(s[2], s[3], 2, 6, 3, 7);
+    return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
 }
 
 DCK_INLINE float dck_sum_lanes(dck_vec x)
