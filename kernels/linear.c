@@ -29,12 +29,15 @@ DCK_INLINE void multiply_tile(int n, const float *x, size_t count, const float *
         for (int p = 0; p < DCK_PER_PIXEL; p++)
             sum[o][p] = accumulate ? to[o * DCK_PER_PIXEL + p] : dck_set(b ? b[o] : 0);
     const dck_vec *from = (const dck_vec *)x;
-    for (size_t f = 0; f < count; f++)
+    for (size_t f = 0; f < count; f++) {
+        DCK_UNROLL
         for (int o = 0; o < n; o++) {
             float weight = w[(size_t)o * o_step + f * f_step];
+            DCK_UNROLL
             for (int p = 0; p < DCK_PER_PIXEL; p++)
                 sum[o][p] += from[f * DCK_PER_PIXEL + (size_t)p] * weight;
         }
+    }
     for (int o = 0; o < n; o++)
         for (int p = 0; p < DCK_PER_PIXEL; p++)
             to[o * DCK_PER_PIXEL + p] = sum[o][p];
@@ -67,9 +70,12 @@ DCK_INLINE void weight_gradients(int n, dck_view x, const float *dy, size_t dy_s
     for (int block = 0; block < blocks; block++) {
         const dck_vec *from = (const dck_vec *)(x.data + (size_t)block * x.stride + f * DCK_LANES);
         const dck_vec *by = (const dck_vec *)(dy + (size_t)block * dy_stride);
-        for (int i = 0; i < n; i++)
+        DCK_UNROLL
+        for (int i = 0; i < n; i++) {
+            DCK_UNROLL
             for (int p = 0; p < DCK_PER_PIXEL; p++)
                 sum[i][p] += from[i * DCK_PER_PIXEL + p] * by[p];
+        }
     }
     for (int i = 0; i < n; i++) {
         for (int p = 1; p < DCK_PER_PIXEL; p++)
