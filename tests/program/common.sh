@@ -1,0 +1,178 @@
+# shellcheck shell=bash
+# What the program's tests share: a folder of their own with a small data set (tiny.h5), jobs under mpirun that cannot
+# hang, and TAP. Sourced first by each of them; environment: BUILD (default: build), CC.
+if [ "${BASH_SOURCE[0]}" = "$0" ]; then
+    echo '1..0 # SKIP it is a part of the others'
+    exit 0
+fi
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd) || exit 1
+program=$(cd "${BUILD:-$here/../../build}" && pwd)/dcanas || exit 1
+# shellcheck disable=SC2034 # used by those that source this
+ini=$here/tiny.ini
+work=$(mktemp -d) || exit 1
+out=$work/stdout
+err=$work/stderr
+limit=60 # seconds that a job may take
+status=0
+job=
+n_tests=0
+# shellcheck disable=SC2034
+long=${DCANAS_LONG:-}
+cd "$work" || exit 1
+
+if [ "$(id -u)" = 0 ]; then
+    export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+fi
+# More threads than cores: those that wait must not spin.
+export OMP_WAIT_POLICY=passive
+# What killed jobs leave behind goes with our folder.
+export TMPDIR=$work/tmp OMPI_MCA_btl_vader_backing_directory=$work/tmp
+
+# ---- TAP ----
+
+# tap PASSED(0 is yes) NAME: one line, and what the last job said when it did not pass.
+tap() {
+    n_tests=$((n_tests + 1))
+    if [ "$1" = 0 ]; then
+        echo "ok $n_tests - $2"
+        return
+    fi
+    echo "not ok $n_tests - $2"
+    echo "# exit status $status; $out and $err end with"
+    tail -n 12 "$out" "$err" | sed 's/^/# /'
+}
+
+# check NAME COMMAND...: passes when the command succeeds.
+check() {
+    local name=$1
+    shift
+    "$@"
+    tap $? "$name"
+}
+
+note() {
+    echo "# $*"
+}
+
+# The end of each test program.
+finish() {
+    echo "1..$n_tests"
+    exit 0
+}
+
+leave() {
+    if [ -n "$job" ]; then
+        kill_job 2>/dev/null
+    fi
+    rm -rf "$work"
+}
+trap leave EXIT
+trap 'exit 1' HUP INT TERM
+
+bail_out() {
+    echo "Bail out! $*"
+    exit 1
+}
+
+need() {
+    local tool
+    for tool in "$@"; do
+        command -v "$tool" >/dev/null || bail_out "$tool is missing: make deps"
+    done
+}
+
+# ---- jobs ----
+
+# start RANKS ARGUMENTS...: dcanas in the background (0 ranks: without mpirun); its processes' numbers are in `launcher`
+# and `ranks`.
+start() {
+    local n=$1
+    shift
+    local command=("$program" "$@")
+    rm -f launcher ranks
+    if [ "$n" -gt 0 ]; then
+        # shellcheck disable=SC2016
+        command=(mpirun -np "$n" --oversubscribe --bind-to none
+            sh -c 'echo $$ >>"$0"; exec "$@"' "$work/ranks" "${command[@]}")
+    fi
+    # shellcheck disable=SC2016
+    timeout -k 5 "$limit" sh -c 'echo $$ >"$0"; exec "$@"' "$work/launcher" "${command[@]}" >"$out" 2>"$err" </dev/null &
+    job=$!
+}
+
+# Waits for the job that was started: $status, 124 or 137 when it hung.
+finished() {
+    { wait "$job"; } 2>/dev/null
+    status=$?
+    job=
+}
+
+# run RANKS ARGUMENTS...
+run() {
+    start "$@"
+    finished
+}
+
+ended() {
+    ! kill -0 "$job" 2>/dev/null
+}
+
+# All processes of the job at once, as when a machine dies.
+kill_job() {
+    local all
+    mapfile -t all < <(cat launcher ranks 2>/dev/null)
+    kill -9 "${all[@]}" 2>/dev/null
+    finished
+}
+
+# reached TEXT FILE COUNT SECONDS: waits until so many lines of the file hold the text; fails when the job ends first.
+reached() {
+    local tries=$(($4 * 50))
+    while [ "$(grep -c -- "$1" "$2" 2>/dev/null || true)" -lt "$3" ] 2>/dev/null; do
+        if ended || [ $((tries -= 1)) -lt 0 ]; then
+            return 1
+        fi
+        sleep 0.02
+    done
+}
+
+# The lines that dcanas itself wrote to stderr.
+own_lines() {
+    grep '^dcanas: ' "$err"
+}
+
+# ---- results ----
+
+# result_of FOLDER [KEY...]: result.json without times and without these keys.
+result_of() {
+    local folder=$1 key
+    local script='/"seconds":/,/}/d'
+    shift
+    for key in "$@"; do
+        script="$script;/\"$key\":/d"
+    done
+    sed "$script" "$folder/result.json"
+}
+
+# number KEY FILE: of indented JSON, the first of that name.
+number() {
+    sed -n "s/^[[:space:]]*\"$1\":[[:space:]]*\"\{0,1\}\([^,\"]*\)\"\{0,1\},\{0,1\}\$/\1/p" "$2" | head -n 1
+}
+
+# The same end: results but for times, architecture, weights and tables of epochs.
+same_end() {
+    local file
+    cmp <(result_of "$1") <(result_of "$2") >&2 || return 1
+    for file in genotype.txt training/best.h5 training/last.h5 training/epochs.csv; do
+        cmp "$1/$file" "$2/$file" >&2 || return 1
+    done
+}
+
+# ---- data ----
+
+mkdir tmp idx
+"${CC:-cc}" -O1 -o make_data "$here/make_data.c" || bail_out 'make_data.c does not compile'
+./make_data idx 320 100 || bail_out 'no data'
+run 0 data import idx idx tiny.h5 --classes 4
+[ $status = 0 ] || bail_out "dcanas data import: $(cat "$err")"
