@@ -82,12 +82,12 @@ dc_status dc_pipeline_end(dc_pipeline *p, dc_phase phase, dc_status status)
 {
     p->progress.seconds[phase] += dc_clock_seconds() - p->phase_started_s;
     status = dc_comm_agree(p->world, status);
-    if (status == DC_OK || status == DC_INTERRUPTED) {
-        dc_status saved = p->world->rank == 0 ? save_progress(p) : DC_OK;
-        if (status == DC_OK)
-            status = dc_comm_agree(p->world, saved);
-    }
-    return status;
+    if (status != DC_OK && status != DC_INTERRUPTED)
+        return status;
+    char interruption[512];
+    snprintf(interruption, sizeof interruption, "%s", dc_status_message());
+    dc_status saved = dc_comm_agree(p->world, p->world->rank == 0 ? save_progress(p) : DC_OK);
+    return saved == DC_OK && status != DC_OK ? dc_fail(status, "%s", interruption) : saved;
 }
 
 /* ---- opening ---- */
