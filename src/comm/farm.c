@@ -153,7 +153,7 @@ static dc_status work_loop(dc_farm_worker *w, dc_status *mine)
         DC_TRY(next_item(w, ended, stop));
         if (w->item < 0) {
             if (*mine == DC_OK && stop)
-                *mine = dc_fail(DC_INTERRUPTED, "interrupted between two work items");
+                *mine = dc_fail(DC_INTERRUPTED, "interrupted; what was done is saved");
             return DC_OK;
         }
         DC_TRY(work_item(w, mine, &ended));
