@@ -63,7 +63,7 @@ finish() {
 
 leave() {
     if [ -n "$job" ]; then
-        kill_job 2>/dev/null
+        kill_job
     fi
     rm -rf "$work"
 }
@@ -126,10 +126,19 @@ kill_job() {
     finished
 }
 
+# count TEXT FILE: lines that hold it; 0 when there is no file.
+count() {
+    if [ -e "$2" ]; then
+        grep -c -- "$1" "$2"
+    else
+        echo 0
+    fi
+}
+
 # reached TEXT FILE COUNT SECONDS: waits until so many lines of the file hold the text; fails when the job ends first.
 reached() {
     local tries=$(($4 * 50))
-    while [ "$(grep -c -- "$1" "$2" 2>/dev/null || true)" -lt "$3" ] 2>/dev/null; do
+    while [ "$(count "$1" "$2")" -lt "$3" ]; do
         if ended || [ $((tries -= 1)) -lt 0 ]; then
             return 1
         fi
