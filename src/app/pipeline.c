@@ -47,24 +47,34 @@ static dc_status save_progress(const dc_pipeline *p)
     dc_state *state;
     DC_TRY(dc_pipeline_path(p, "run.h5", path));
     DC_TRY(dc_state_create(path, &state));
+    dc_state_put_u64(state, "dataset", p->dataset->hash);
     dc_state_put_doubles(state, "seconds", 1, (int64_t[]){DC_PHASES}, p->progress.seconds);
     dc_state_put_doubles(state, "target", 1, (int64_t[]){DC_METRICS}, p->progress.target);
     return dc_state_commit(state, true);
 }
 
+/* A new run's is written at once: it tells which data set the folder belongs to. */
 static dc_status load_progress(dc_pipeline *p)
 {
     char path[DC_PATH_CHARS];
+    uint64_t dataset = 0;
     dc_state *state;
     DC_TRY(dc_pipeline_path(p, "run.h5", path));
     if (!dc_state_exists(path))
-        return DC_OK;
+        return save_progress(p);
     DC_TRY(dc_state_open_newest(path, &state));
     if (dc_state_warning(state))
         dc_log_warn(p->log, "%s", dc_state_warning(state));
+    dc_state_get_u64(state, "dataset", &dataset);
     dc_state_get_doubles(state, "seconds", 1, (int64_t[]){DC_PHASES}, p->progress.seconds);
     dc_state_get_doubles(state, "target", 1, (int64_t[]){DC_METRICS}, p->progress.target);
-    return dc_state_close(state);
+    DC_TRY(dc_state_close(state));
+    if (dataset != p->dataset->hash)
+        return dc_fail(DC_ERR_INPUT,
+                       "%s holds a run on another data set than [data] file = %s (give another [run] name, or remove "
+                       "the folder)",
+                       p->folder, p->settings.data_file);
+    return DC_OK;
 }
 
 void dc_pipeline_begin(dc_pipeline *p, dc_phase phase)
@@ -128,48 +138,53 @@ dc_status dc_pipeline_prepare(dc_pipeline *p, const dc_comm *world, const char *
     return prepare_own(p, config, args);
 }
 
-/* The configuration that made this folder must be ours. */
-static dc_status claim_config(dc_pipeline *p)
+/* The configuration that made this folder, if any, must be ours. */
+static dc_status check_config(const dc_pipeline *p, const char *path)
 {
-    char path[DC_PATH_CHARS], *text;
-    DC_TRY(dc_pipeline_path(p, "config.ini", path));
-    if (dc_file_exists(path)) {
-        static const size_t size = sizeof(dc_settings);
-        dc_settings *earlier = dc_alloc_zeroed(size);
-        if (!earlier)
-            return DC_ERR_MEMORY;
-        dc_status status = dc_config_defaults(&dc_settings_schema, earlier);
-        if (status == DC_OK)
-            status = dc_config_load(&dc_settings_schema, path, earlier);
-        if (status == DC_OK) {
-            status = dc_config_compare(&dc_settings_schema, &p->settings, earlier, NULL);
-            if (status != DC_OK)
-                status = dc_fail_within(status,
-                                        "%s holds a run of another configuration (give another [run] name, or remove "
-                                        "the folder)",
-                                        p->folder);
-        }
-        free(earlier);
-        DC_TRY(status);
+    if (!dc_file_exists(path))
+        return DC_OK;
+    dc_settings *earlier = dc_alloc_zeroed(sizeof *earlier);
+    if (!earlier)
+        return DC_ERR_MEMORY;
+    dc_status status = dc_config_defaults(&dc_settings_schema, earlier);
+    if (status == DC_OK)
+        status = dc_config_load(&dc_settings_schema, path, earlier);
+    if (status == DC_OK) {
+        status = dc_config_compare(&dc_settings_schema, &p->settings, earlier, NULL);
+        if (status != DC_OK)
+            status = dc_fail_within(status,
+                                    "%s holds a run of another configuration (give another [run] name, or remove "
+                                    "the folder)",
+                                    p->folder);
     }
+    free(earlier);
+    return status;
+}
+
+static dc_status keep_config(const dc_pipeline *p, const char *path)
+{
+    char *text;
     DC_TRY(dc_config_dump(&dc_settings_schema, &p->settings, true, &text));
     dc_status status = dc_file_replace_text(path, text);
     free(text);
     return status;
 }
 
+/* A folder that is refused is left as it was, but for its log. */
 static dc_status open_folder(dc_pipeline *p)
 {
-    char path[DC_PATH_CHARS];
+    char path[DC_PATH_CHARS], config[DC_PATH_CHARS];
     DC_TRY(dc_directory_create(p->folder));
     DC_TRY(dc_lock_acquire(p->folder, &p->lock));
-    DC_TRY(claim_config(p));
+    DC_TRY(dc_pipeline_path(p, "config.ini", config));
+    DC_TRY(check_config(p, config));
     DC_TRY(dc_pipeline_path(p, "log.txt", path));
     DC_TRY(dc_log_open(0, p->world->size, dc_log_on_terminal(), path, &p->log));
     dc_log_set_interval(p->log, p->settings.run.log_interval_s);
+    DC_TRY(load_progress(p));
     DC_TRY(dc_pipeline_path(p, "events.jsonl", path));
     DC_TRY(dc_events_open(path, &p->events));
-    return load_progress(p);
+    return keep_config(p, config);
 }
 
 static void introduce(const dc_pipeline *p)
