@@ -143,6 +143,16 @@ void dc_lug_print(const dc_pipeline *p, FILE *out)
     }
     fprintf(out, "\n");
     free(order);
+    for (int m = 0; m < p->budgets.n; m++) {
+        dc_lug_quality q;
+        dc_metric metric = p->budgets.table[m]->metric;
+        if (dc_lug_quality_of(&p->lug, metric, &q) == DC_OK && q.n_bound > 1)
+            fprintf(
+                out,
+                "  %s: over the %d of %d searches whose target bound, rank correlation %.2f, median deviation of the\n"
+                "  derived size from its target %.1f %%\n\n",
+                dc_metric_name(metric), q.n_bound, q.n, q.rank_correlation, 100 * q.median_deviation);
+    }
 }
 
 static void print_cell(const dc_genotype *genotype, dc_cell_type type, FILE *out)

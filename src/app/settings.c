@@ -141,6 +141,7 @@ static const dc_key keys[] = {
     INT_KEY("search", "alpha_warmup_epochs", alpha_warmup_epochs, "15", 0, 100000,
             "first epochs, in which alpha rests while the weights learn"),
     FLOAT_KEY("search", "alpha_learning_rate", alpha_learning_rate, "6e-4", 0, 1, "of Adam"),
+    BOOL_KEY("search", "alpha_anneal", alpha_anneal, "yes", "lower alpha's rate to 0 by a cosine, so that it settles"),
     FLOAT_KEY("search", "alpha_beta1", alpha_beta1, "0.5", 0, 0.9999, "of Adam"),
     FLOAT_KEY("search", "alpha_beta2", alpha_beta2, "0.999", 0, 0.999999, "of Adam"),
     FLOAT_KEY("search", "alpha_weight_decay", alpha_weight_decay, "1e-3", 0, 1, "of Adam"),
@@ -302,27 +303,28 @@ dc_train_options dc_settings_train(const dc_settings *s, const dc_dataset *datas
 
 dc_search_options dc_settings_search(const dc_settings *s, const dc_dataset *dataset)
 {
-    return (dc_search_options){.supernet = {.kind = (dc_network_kind)s->network,
-                                            .input = dataset->shape,
-                                            .classes = dataset->n_classes,
-                                            .channels = s->search.channels,
-                                            .cells = s->search.cells,
-                                            .sharing = s->sharing,
-                                            .bottleneck = s->bottleneck,
-                                            .derived_cells = s->derived_cells,
-                                            .alpha_init = (float)s->alpha_init,
-                                            .label_smoothing = (float)s->search.label_smoothing},
-                               .constrained = s->constrained,
-                               .constraint = {(dc_estimate)s->estimate, s->rho, s->eta},
-                               .epochs = s->search.epochs,
-                               .warmup_epochs = s->alpha_warmup_epochs,
-                               .batch = s->search.batch,
-                               .sgd = sgd_of(&s->search),
-                               .schedule = schedule_of(&s->search),
-                               .alpha = {s->alpha_learning_rate, s->alpha_beta1, s->alpha_beta2, s->alpha_weight_decay},
-                               .train = {s->train_fraction, (uint32_t)s->train_images},
-                               .validation = {s->validation_fraction, (uint32_t)s->validation_images},
-                               .augment = augment_of(&s->search)};
+    return (dc_search_options){
+        .supernet = {.kind = (dc_network_kind)s->network,
+                     .input = dataset->shape,
+                     .classes = dataset->n_classes,
+                     .channels = s->search.channels,
+                     .cells = s->search.cells,
+                     .sharing = s->sharing,
+                     .bottleneck = s->bottleneck,
+                     .derived_cells = s->derived_cells,
+                     .alpha_init = (float)s->alpha_init,
+                     .label_smoothing = (float)s->search.label_smoothing},
+        .constrained = s->constrained,
+        .constraint = {(dc_estimate)s->estimate, s->rho, s->eta},
+        .epochs = s->search.epochs,
+        .warmup_epochs = s->alpha_warmup_epochs,
+        .batch = s->search.batch,
+        .sgd = sgd_of(&s->search),
+        .schedule = schedule_of(&s->search),
+        .alpha = {s->alpha_learning_rate, s->alpha_beta1, s->alpha_beta2, s->alpha_weight_decay, s->alpha_anneal},
+        .train = {s->train_fraction, (uint32_t)s->train_images},
+        .validation = {s->validation_fraction, (uint32_t)s->validation_images},
+        .augment = augment_of(&s->search)};
 }
 
 dc_budgets dc_settings_budgets(const dc_settings *s, const dc_cost_table *tables)

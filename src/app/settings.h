@@ -37,6 +37,7 @@ typedef struct dc_settings {
     dc_settings_recipe target, search;
     bool target_auxiliary;
     double target_auxiliary_weight, target_dropout, target_drop_path;
+    bool alpha_anneal;
     bool sharing, bottleneck, derived_cells, constrained;
     int alpha_warmup_epochs, runs;
     double alpha_learning_rate, alpha_beta1, alpha_beta2, alpha_weight_decay, alpha_init;

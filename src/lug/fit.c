@@ -92,10 +92,11 @@ dc_status dc_lug_fit_make(const dc_lug *lug, dc_metric metric, dc_lug_fit *fit)
         if (lug->entries[i].target[metric] > 0)
             samples[n++] = (sample){lug->entries[i].target[metric], lug->entries[i].derived_cost[metric]};
     if (status == DC_OK)
-        status = n > 0 ? fit_samples(n, samples, weight, fit)
-                       : dc_fail(DC_ERR_INPUT,
-                                 "the lookup graph has no search with a target for %s: extend it by some ([lug] points)",
-                                 dc_metric_name(metric));
+        status = n > 0
+                     ? fit_samples(n, samples, weight, fit)
+                     : dc_fail(DC_ERR_INPUT,
+                               "the lookup graph has no search with a target for %s: extend it by some ([lug] points)",
+                               dc_metric_name(metric));
     free(samples);
     free(weight);
     if (status != DC_OK)
@@ -153,4 +154,66 @@ dc_lug_lookup dc_lug_fit_lookup(const dc_lug_fit *fit, double size)
     if (size < fit->size[0] || size > fit->size[fit->n - 1])
         warn_outside(fit, size, &lookup);
     return lookup;
+}
+
+/* ---- quality ----------------------------------------------------------------------------------------------------- */
+
+/* The rank of x among all values: equal ones share the mean of their ranks. */
+static double rank_of(int n, const double *values, double x)
+{
+    int below = 0, equal = 0;
+    for (int i = 0; i < n; i++) {
+        below += values[i] < x;
+        equal += values[i] == x;
+    }
+    return below + (equal - 1) / 2.0;
+}
+
+static double rank_correlation(int n, const double *x, const double *y)
+{
+    double mean = (n - 1) / 2.0, xy = 0, xx = 0, yy = 0;
+    for (int i = 0; i < n; i++) {
+        double a = rank_of(n, x, x[i]) - mean, b = rank_of(n, y, y[i]) - mean;
+        xy += a * b;
+        xx += a * a;
+        yy += b * b;
+    }
+    return xx > 0 && yy > 0 ? xy / sqrt(xx * yy) : 0;
+}
+
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+dc_status dc_lug_quality_of(const dc_lug *lug, dc_metric metric, dc_lug_quality *quality)
+{
+    *quality = (dc_lug_quality){0};
+    double *target = dc_alloc(3 * ((size_t)lug->n + 1) * sizeof *target), largest = 0;
+    if (!target)
+        return DC_ERR_MEMORY;
+    double *size = target + lug->n, *deviation = size + lug->n;
+    for (int i = 0; i < lug->n; i++)
+        if (lug->entries[i].target[metric] > 0) {
+            quality->n++;
+            largest = fmax(largest, lug->entries[i].derived_cost[metric]);
+        }
+    int n = 0;
+    for (int i = 0; i < lug->n; i++) {
+        const dc_lug_entry *e = &lug->entries[i];
+        if (e->target[metric] <= 0 || e->target[metric] >= largest)
+            continue;
+        target[n] = e->target[metric];
+        size[n] = e->derived_cost[metric];
+        deviation[n] = fabs(size[n] / target[n] - 1);
+        n++;
+    }
+    quality->n_bound = n;
+    quality->rank_correlation = rank_correlation(n, target, size);
+    qsort(deviation, (size_t)n, sizeof *deviation, ascending);
+    if (n > 0)
+        quality->median_deviation = (deviation[(n - 1) / 2] + deviation[n / 2]) / 2;
+    free(target);
+    return DC_OK;
 }

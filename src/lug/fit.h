@@ -29,6 +29,15 @@ void dc_lug_fit_clear(dc_lug_fit *fit);
 /* The fitted K at a target, constant beyond the first and last knots. */
 double dc_lug_fit_size(const dc_lug_fit *fit, double target);
 
+/* How well sizes follow targets: over all searches that constrain the metric. */
+typedef struct dc_lug_quality {
+    int n, n_bound;          /* searches; those whose target bound: it lies below the largest size that any derived */
+    double rank_correlation; /* Spearman's, of K' and K over the bound ones (ties get their mean rank) */
+    double median_deviation; /* of |K/K' - 1| over the bound ones */
+} dc_lug_quality;
+
+dc_status dc_lug_quality_of(const dc_lug *lug, dc_metric metric, dc_lug_quality *quality);
+
 typedef struct dc_lug_lookup {
     double target;     /* K' to search at */
     char warning[256]; /* empty, or one line: the budget lies outside what the LUG covers */

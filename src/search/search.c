@@ -63,9 +63,10 @@ static dc_status alpha_step(dc_searcher *s)
     DC_TRY(dc_executor_metrics(s->model->executor, &s->at.validation));
     DC_TRY(constrain(s));
     const dc_alpha_options *o = &s->job->options->alpha;
-    int64_t moved = s->at.step - (int64_t)s->steps * s->job->options->warmup_epochs;
-    dc_adam adam = {(float)o->learning_rate, (float)o->beta1,    (float)o->beta2, 1e-8f,
-                    (float)o->weight_decay,  (uint32_t)moved + 1};
+    int64_t first = (int64_t)s->steps * s->job->options->warmup_epochs, moved = s->at.step - first;
+    dc_schedule schedule = {.learning_rate = o->learning_rate, .epochs = (double)(s->total_steps - first)};
+    double rate = o->anneal ? dc_schedule_rate(&schedule, (double)moved) : o->learning_rate;
+    dc_adam adam = {(float)rate, (float)o->beta1, (float)o->beta2, 1e-8f, (float)o->weight_decay, (uint32_t)moved + 1};
     DC_TRY(s->backend->call->adam(s->backend, s->model->n_alpha, s->model->alpha, &adam));
     return dc_searcher_choose_supernet(s);
 }

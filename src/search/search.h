@@ -22,6 +22,7 @@
 
 typedef struct dc_alpha_options {
     double learning_rate, beta1, beta2, weight_decay; /* Adam */
+    bool anneal; /* the rate falls to 0 by a cosine over the steps that move alpha: the architecture settles */
 } dc_alpha_options;
 
 typedef struct dc_search_options {
