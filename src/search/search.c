@@ -6,6 +6,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 /* About this many rows of the trace in a search, besides those at the ends of epochs. */
 enum { TRACE_ROWS = 200 };
@@ -54,6 +55,31 @@ static dc_status constrain(dc_searcher *s)
     return DC_OK;
 }
 
+/* Derived sizes come in steps of whole operations: while alpha hovers at a target, the size jumps to and fro by a tenth
+ * of it or more. Of the last third of alpha's steps the search therefore keeps the alpha whose derived network uses the
+ * targets best without exceeding one. Without targets, or when none fits, the last alpha counts. */
+static dc_status keep_alpha(dc_searcher *s)
+{
+    int64_t first = (int64_t)s->steps * s->job->options->warmup_epochs;
+    if (!s->job->options->constrained || s->job->targets.n == 0 ||
+        s->at.step < first + (s->total_steps - first) * 2 / 3)
+        return DC_OK;
+    dc_alpha alpha;
+    dc_log_probability log_p;
+    dc_genotype genotype;
+    DC_TRY(dc_searcher_read_alpha(s, alpha));
+    dc_log_probability_of_alpha(alpha, log_p);
+    dc_derive_darts(log_p, &genotype);
+    double share = 0;
+    for (int m = 0; m < s->job->targets.n; m++)
+        share = fmax(share, dc_cost_table_count(s->job->targets.table[m], &genotype) / s->job->targets.limit[m]);
+    if (share <= 1 && share >= s->at.kept_share) {
+        memcpy(s->at.kept, alpha, sizeof alpha);
+        s->at.kept_share = share;
+    }
+    return DC_OK;
+}
+
 static dc_status alpha_step(dc_searcher *s)
 {
     dc_step step;
@@ -68,6 +94,7 @@ static dc_status alpha_step(dc_searcher *s)
     double rate = o->anneal ? dc_schedule_rate(&schedule, (double)moved) : o->learning_rate;
     dc_adam adam = {(float)rate, (float)o->beta1, (float)o->beta2, 1e-8f, (float)o->weight_decay, (uint32_t)moved + 1};
     DC_TRY(s->backend->call->adam(s->backend, s->model->n_alpha, s->model->alpha, &adam));
+    DC_TRY(keep_alpha(s));
     return dc_searcher_choose_supernet(s);
 }
 
@@ -103,10 +130,10 @@ static double mean_entropy(const float alpha[DC_CELL_EDGES][DC_DARTS_N_OPS])
     return sum / DC_CELL_EDGES;
 }
 
-static dc_status describe(dc_searcher *s, dc_search_result *result)
+/* Fills a result whose alpha is set. */
+static void describe(const dc_searcher *s, dc_search_result *result)
 {
     dc_log_probability log_p;
-    DC_TRY(dc_searcher_read_alpha(s, result->alpha));
     dc_log_probability_of_alpha(result->alpha, log_p);
     dc_derive_darts(log_p, &result->genotype);
     for (int m = 0; m < DC_METRICS; m++)
@@ -120,6 +147,12 @@ static dc_status describe(dc_searcher *s, dc_search_result *result)
     result->validation_loss = s->at.validation_loss;
     result->validation_accuracy = s->at.validation_accuracy;
     result->seconds = s->at.seconds;
+}
+
+static dc_status describe_now(dc_searcher *s, dc_search_result *now)
+{
+    DC_TRY(dc_searcher_read_alpha(s, now->alpha));
+    describe(s, now);
     return DC_OK;
 }
 
@@ -133,7 +166,7 @@ static dc_status write_trace(dc_searcher *s, int64_t done)
     if (!s->csv)
         return DC_OK;
     dc_search_result now;
-    DC_TRY(describe(s, &now));
+    DC_TRY(describe_now(s, &now));
     double constraint[2][3] = {{0}};
     for (int m = 0; m < s->constraint.n_metrics && m < 2; m++) {
         const dc_constraint_metric *metric = &s->constraint.metrics[m];
@@ -157,7 +190,7 @@ static dc_status tell_epoch(dc_searcher *s, int epoch)
     if (s->job->comm->rank != 0)
         return DC_OK;
     dc_search_result now;
-    DC_TRY(describe(s, &now));
+    DC_TRY(describe_now(s, &now));
     dc_log_info(s->job->log,
                 "%s: epoch %d/%d: training accuracy %.1f %%, validation %.1f %%; alpha's entropy %.2f normal, %.2f "
                 "reduction; %d and %d of 8 kept operations are skips; derives %s parameters",
@@ -190,7 +223,7 @@ static dc_status tell_progress(dc_searcher *s)
     double done = (double)s->at.step / (double)s->total_steps, elapsed = dc_pace_elapsed(&s->pace);
     const dc_metrics *t = &s->at.training, *v = &s->at.validation;
     dc_search_result now;
-    DC_TRY(describe(s, &now));
+    DC_TRY(describe_now(s, &now));
     char text[160];
     snprintf(text, sizeof text,
              "epoch %d/%d, loss %.3f, validation %.1f %%, %.0f images/s, %s left, entropy %.2f, %d skips",
@@ -252,8 +285,12 @@ dc_status dc_search_run(const dc_search_job *job, dc_search_result *result)
     dc_status status = dc_searcher_open(&searcher);
     if (status == DC_OK)
         status = search_steps(&searcher);
+    if (status == DC_OK && searcher.at.kept_share > 0)
+        memcpy(result->alpha, searcher.at.kept, sizeof result->alpha);
+    else if (status == DC_OK)
+        status = dc_searcher_read_alpha(&searcher, result->alpha);
     if (status == DC_OK)
-        status = describe(&searcher, result);
+        describe(&searcher, result);
     dc_searcher_close(&searcher);
     return status;
 }

@@ -56,9 +56,10 @@ typedef struct dc_search_job {
 } dc_search_job;
 
 typedef struct dc_search_result {
-    dc_alpha alpha;
-    dc_genotype genotype;                        /* by the plain DARTS rule */
-    double derived_cost[DC_METRICS];             /* its exact cost in the target geometry */
+    dc_alpha alpha;                  /* the last one; of a constrained search, that of its last third whose derived size
+                                        comes closest to the targets without exceeding them */
+    dc_genotype genotype;            /* by the plain DARTS rule */
+    double derived_cost[DC_METRICS]; /* its exact cost in the target geometry */
     double validation_loss, validation_accuracy; /* of the supernet, over the last epoch's validation batches */
     double entropy[DC_CELL_TYPES]; /* of alpha's softmax, mean over edges, in nats: log 8 = 2.08 when undecided */
     int skips[DC_CELL_TYPES];      /* skip connections among the 8 operations kept: a collapse shows here */

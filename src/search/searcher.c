@@ -138,6 +138,8 @@ static dc_status position_loaders(dc_searcher *s)
 
 /* ---- checkpoint ---- */
 
+static const int64_t alpha_dims[] = {DC_CELL_TYPES, DC_CELL_EDGES, DC_DARTS_N_OPS};
+
 static void put_metrics(dc_state *state, const char *name, const dc_metrics *m)
 {
     const double values[] = {m->loss, m->auxiliary, (double)m->n, (double)m->top1, (double)m->top5};
@@ -168,6 +170,8 @@ static dc_status write_checkpoint(dc_searcher *s, const dc_search_position *at)
     for (int m = 0; m < s->constraint.n_metrics; m++)
         multipliers[m] = s->constraint.metrics[m].lambda;
     dc_state_put_doubles(state, "lambda", 1, (int64_t[]){DC_METRICS}, multipliers);
+    dc_state_put_floats(state, "kept_alpha", 3, alpha_dims, at->kept[0][0]);
+    dc_state_put_double(state, "kept_share", at->kept_share);
     dc_status status = dc_params_save(s->params, state, "params", true);
     if (status != DC_OK) {
         dc_state_abandon(state);
@@ -203,6 +207,8 @@ static dc_status load_state(dc_searcher *s, dc_state *state)
     DC_TRY(get_metrics(state, "validation", &s->at.validation));
     DC_TRY(dc_state_get_doubles(state, "figures", 1, (int64_t[]){5}, figures));
     DC_TRY(dc_state_get_doubles(state, "lambda", 1, (int64_t[]){DC_METRICS}, multipliers));
+    DC_TRY(dc_state_get_floats(state, "kept_alpha", 3, alpha_dims, s->at.kept[0][0]));
+    DC_TRY(dc_state_get_double(state, "kept_share", &s->at.kept_share));
     DC_TRY(dc_params_load(s->params, state, "params", true));
     s->at.validation_loss = figures[0];
     s->at.validation_accuracy = figures[1];

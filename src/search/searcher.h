@@ -21,6 +21,8 @@ typedef struct dc_search_position {
     double validation_loss, validation_accuracy; /* of the last complete epoch with alpha steps */
     double train_loss, train_accuracy;
     double seconds;
+    dc_alpha kept;     /* the alpha whose derived size has come closest to the targets from below; see search.c */
+    double kept_share; /* its largest size / target; 0: none yet */
 } dc_search_position;
 
 typedef struct dc_searcher {
