@@ -57,6 +57,8 @@ static dc_lug_identity lug_identity(const dc_pipeline *p)
     dc_hash_init(&hash);
     dc_hash_u64(&hash, dc_config_hash(&dc_settings_schema, &recipe, "search|constraint"));
     dc_hash_i64(&hash, s->ranks_per_search);
+    dc_hash_double(&hash, s->lug_lowest); /* they move the points */
+    dc_hash_double(&hash, s->lug_highest);
     dc_hash_text(&hash, metrics);
     id.hash[DC_LUG_RECIPE] = dc_hash_end(&hash);
     return id;
@@ -102,7 +104,10 @@ static void lug_specs(const dc_pipeline *p, dc_search_spec *specs, bool *done)
         snprintf(spec->name, sizeof spec->name, "point-%03d-seed-%d", spec->point, spec->seed_index);
         for (int m = 0; m < p->budgets.n; m++) {
             const dc_limits *limits = &p->limits[p->budgets.table[m]->metric];
-            spec->target[p->budgets.table[m]->metric] = dc_lug_point(limits->min, limits->max, spec->point);
+            double range = limits->max - limits->min;
+            spec->target[p->budgets.table[m]->metric] =
+                dc_lug_point(limits->min + p->settings.lug_lowest * range,
+                             limits->min + p->settings.lug_highest * range, spec->point);
         }
         done[i] = dc_lug_find(&p->lug, spec->point, spec->seed_index) != NULL;
     }

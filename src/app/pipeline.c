@@ -191,9 +191,9 @@ static void introduce(const dc_pipeline *p)
 {
     const dc_dataset *d = p->dataset;
     const dc_settings *s = &p->settings;
-    dc_log_info(p->log, "%s: %s, %u training and %u test images of %dx%dx%d, %d classes", s->run.name, d->name,
-                d->split[DC_SPLIT_TRAIN].n, d->split[DC_SPLIT_TEST].n, d->shape.c, d->shape.h, d->shape.w,
-                d->n_classes);
+    dc_log_info(p->log, "%s: %s, %s training and %s test images of %dx%dx%d, %d classes", s->run.name, d->name,
+                dc_format_count(d->split[DC_SPLIT_TRAIN].n).s, dc_format_count(d->split[DC_SPLIT_TEST].n).s, d->shape.c,
+                d->shape.h, d->shape.w, d->n_classes);
     dc_log_info(p->log, "%d rank%s, %s; output in %s", p->world->size, p->world->size == 1 ? "" : "s",
                 dc_backend_description(p->backend), p->folder);
     for (int m = 0; m < DC_METRICS; m++)

@@ -78,7 +78,7 @@ static void add_origin(const dc_pipeline *p, cJSON *root)
     add_hash(root, "dataset_hash", p->dataset->hash);
     cJSON_AddStringToObject(root, "dataset", p->dataset->name);
     cJSON_AddNumberToObject(root, "ranks", p->world->size);
-    cJSON_AddStringToObject(root, "version", dc_version());
+    dc_version_add(root);
     cJSON_AddStringToObject(root, "device", dc_backend_description(p->backend));
     cJSON *seconds = cJSON_AddObjectToObject(root, "seconds");
     for (int i = 0; i < DC_PHASES; i++)

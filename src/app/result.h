@@ -4,6 +4,8 @@
 
 #include "app/pipeline.h"
 
+#include <cjson/cJSON.h>
+
 /* What the phases gave; candidates may be none (a given genotype was trained). */
 typedef struct dc_outcome {
     const dc_genotype *genotype;
@@ -25,5 +27,6 @@ void dc_lug_print(const dc_pipeline *p, FILE *out);
 /* Version of the program and of the libraries it runs with. */
 const char *dc_version(void);
 void dc_version_print(FILE *out);
+void dc_version_add(cJSON *object); /* "versions": {"dcanas": ..., "mpi": ..., ...} */
 
 #endif

@@ -185,6 +185,9 @@ static const dc_key keys[] = {
      .maximum = 1000,
      .flags = DC_KEY_NO_HASH,
      .help = "searches at each target; a later run may ask for more"},
+    FLOAT_KEY("lug", "lowest", lug_lowest, "0", 0, 1,
+              "the targets cover this part of the range from the space's smallest (0) to its largest (1) network"),
+    FLOAT_KEY("lug", "highest", lug_highest, "1", 0, 1, "see lowest"),
     {.section = "lug",
      .name = "ranks_per_search",
      .type = DC_KEY_INT,
@@ -246,6 +249,8 @@ dc_status dc_settings_check(const dc_settings *s)
         return dc_fail(DC_ERR_INPUT,
                        "[search] train_fraction = %g and validation_fraction = %g are together more than 1",
                        s->train_fraction, s->validation_fraction);
+    if (s->lug_lowest >= s->lug_highest)
+        return dc_fail(DC_ERR_INPUT, "[lug] lowest = %g must be less than highest = %g", s->lug_lowest, s->lug_highest);
     const dc_settings_recipe *recipes[] = {&s->target, &s->search};
     for (int i = 0; i < 2; i++)
         if (recipes[i]->schedule_warmup_epochs >= recipes[i]->epochs)

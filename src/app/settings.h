@@ -47,6 +47,7 @@ typedef struct dc_settings {
     double rho, eta;
     char lug_file[1024];
     int lug_points, lug_seeds, ranks_per_search;
+    double lug_lowest, lug_highest;
     int select_epochs, select_candidates;
     double checkpoint_interval_s;
 } dc_settings;

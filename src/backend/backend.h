@@ -80,9 +80,11 @@ typedef struct dc_adam {
 
 typedef struct dc_backend dc_backend;
 
+/* Every operation below is required. What is optional are abilities that save passes over memory, told by the layout
+ * (graph/plan.h): relu folded into convolutions (folds_relu) and concat by reference (concat_views). Where a backend
+ * lacks one, the plan makes it of required operations; the tests run every network both ways. */
 typedef struct dc_backend_interface {
     const char *name;
-    /* ---- required ---- */
     void (*destroy)(dc_backend *);
     /* device memory, at least 64-byte aligned, zeroed */
     dc_status (*alloc)(dc_backend *, size_t bytes, void **memory);
