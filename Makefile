@@ -1,23 +1,69 @@
-# dcanas: see README.md. The targets a user needs: make, make demo, make test, make help.
+# dcanas: see README.md.
+#
+#: make             builds build/dcanas
+#: make demo        the whole job on Fashion-MNIST, two ranks: installs what is missing, builds, runs input/demo.ini
+#: make test        installs what is missing, builds, runs all tests
+#: make test-long   the tests in their long form, and every fuzzer for a minute
+#: make asan        the tests under the address and undefined behaviour sanitizers
+#: make fuzz        the fuzzers, FUZZ_SECONDS (60) each
+#: make lint        layering, format, static analysis, shell scripts
+#: make unit, make mpi, make program    one kind of tests
+#: make bench       images/s and memory of search and training steps, beside PyTorch if it is installed
+#: make bench-profile    where those steps spend their time, by operation
+#: make bench-kernels    each kernel beside the machine's ceilings
+#: make format      formats the sources
+#: make deps        installs what is missing (Debian and its kin; elsewhere it says what to load)
+#: make clean       removes all builds; output/ stays
+#:
+#: make V=1 shows the commands; make CC=clang BUILD=build-clang takes another compiler; make -j builds in parallel.
 
-BUILD   ?= build
-CC      ?= cc
-MPICC   ?= mpicc
-OPT     ?= -O3
-# Sanitizers and the like: make asan sets it.
-EXTRA   ?=
-NPROC   := $(shell nproc 2>/dev/null || echo 2)
+BUILD  ?= build
+MPICC  ?= mpicc
+MPIRUN ?= mpirun --oversubscribe --bind-to none
+OPT    ?= -O3
+# For sanitizers and the like: more flags, and an object that every program is linked with.
+EXTRA  ?=
+LINKED ?=
+
+# MPI's compiler wrapper calls the compiler that is asked for, Open MPI's and MPICH's by these.
+ifneq ($(origin CC),default)
+export OMPI_CC  := $(CC)
+export MPICH_CC := $(CC)
+endif
+# Open MPI asks root (in a container, say) whether it is meant.
+ifeq ($(shell id -u),0)
+export OMPI_ALLOW_RUN_AS_ROOT := 1
+export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
+endif
+# A sub-make builds in parallel where nobody has said how.
+PARALLEL = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc 2>/dev/null || echo 2))
 
 # ---- what we build with ------------------------------------------------------------------------------------------
-HDF5_PC    := $(shell for p in hdf5-serial hdf5; do pkg-config --exists $$p 2>/dev/null && echo $$p && break; done)
-LIBS_PC    := $(HDF5_PC) inih libcjson libxxhash zlib
-DEP_CFLAGS := $(shell pkg-config --cflags $(LIBS_PC) 2>/dev/null | sed 's/-I/-isystem /g')
+# Libraries are found by pkg-config; HDF5, where it knows nothing of it, at HDF5_DIR or beside h5cc. All else: set
+# DEP_CFLAGS and DEP_LIBS.
+HDF5_PC  := $(shell for p in hdf5-serial hdf5; do pkg-config --exists $$p 2>/dev/null && echo $$p && break; done)
+HDF5_DIR ?= $(if $(HDF5_PC),,$(patsubst %/bin/h5cc,%,$(shell command -v h5cc)))
+LIBS_PC  := $(HDF5_PC) inih libcjson libxxhash zlib
+DEP_CFLAGS := $(subst -I,-isystem ,$(shell pkg-config --cflags $(LIBS_PC) 2>/dev/null))
 DEP_LIBS   := $(shell pkg-config --libs $(LIBS_PC) 2>/dev/null)
+ifneq ($(HDF5_DIR),)
+DEP_CFLAGS += -isystem $(HDF5_DIR)/include
+DEP_LIBS   += -L$(HDF5_DIR)/lib -Wl,-rpath,$(HDF5_DIR)/lib -lhdf5
+endif
+
+# Debian packages, each with what shows that it is there: a command, a pkg-config module or a file.
+FASHION_MNIST := /usr/share/datasets/fashion-mnist
+BUILD_NEEDS := build-essential:cc libc6-dev:/usr/include/stdio.h pkg-config:pkg-config openmpi-bin:mpirun \
+               libopenmpi-dev:mpicc libhdf5-dev:h5cc libinih-dev:inih libcjson-dev:libcjson libxxhash-dev:libxxhash \
+               zlib1g-dev:zlib
+DEMO_NEEDS  := dataset-fashion-mnist:$(FASHION_MNIST)
+TEST_NEEDS  := libcmocka-dev:cmocka perl:prove hdf5-tools:h5dump clang-format:clang-format cppcheck:cppcheck \
+               shellcheck:shellcheck $(DEMO_NEEDS)
 
 WARNINGS := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith -Wundef -Wformat=2
 CFLAGS   := -std=c11 -D_GNU_SOURCE -g $(OPT) -fno-math-errno -fno-trapping-math $(WARNINGS) -fopenmp -pthread \
             -Isrc -Ikernels -I. $(DEP_CFLAGS) $(EXTRA)
-LDLIBS   := $(DEP_LIBS) -lm -ldl
+LDLIBS   := $(LINKED) $(DEP_LIBS) -lm -ldl
 
 # ---- sources -----------------------------------------------------------------------------------------------------
 # Each kernel source is compiled once per instruction set that this machine's architecture has.
@@ -34,19 +80,19 @@ ISA_FLAGS_avx2     := -march=x86-64-v3 -DDCK_ISA=avx2 -DDCK_VECTOR=8
 ISA_FLAGS_portable := -DDCK_ISA=portable -DDCK_VECTOR=4
 
 KERNELS := $(filter-out kernels/dispatch.c,$(wildcard kernels/*.c))
-SOURCES := $(wildcard src/*/*.c src/*/*/*.c)
-OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out src/app/main.c,$(SOURCES)) kernels/dispatch.c) \
-           $(foreach isa,$(ISAS),$(patsubst %.c,$(BUILD)/%.$(isa).o,$(KERNELS)))
+SOURCES := $(filter-out src/app/main.c,$(wildcard src/*/*.c src/*/*/*.c)) kernels/dispatch.c
+OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(foreach isa,$(ISAS),$(KERNELS:%.c=$(BUILD)/%.$(isa).o))
 LIBRARY := $(BUILD)/libdcanas.a
 PROGRAM := $(BUILD)/dcanas
 
 # An archive: a program takes what it uses of it, and only that needs cmocka.
 TEST_SUPPORT := $(BUILD)/libtests.a
-UNIT_TESTS   := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
-MPI_TESTS    := $(patsubst tests/mpi/%.c,$(BUILD)/mpi-tests/%,$(wildcard tests/mpi/test_*.c))
-BENCHES      := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*.c))
+TEST_SOURCES := $(wildcard tests/*/*.c)
+UNIT_TESTS   := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(filter tests/unit/test_%,$(TEST_SOURCES)))
+MPI_TESTS    := $(patsubst tests/mpi/%.c,$(BUILD)/mpi-tests/%,$(filter tests/mpi/test_%,$(TEST_SOURCES)))
+BENCHES      := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(filter tests/bench/%,$(TEST_SOURCES)))
+FUZZERS      := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(filter tests/fuzz/%,$(TEST_SOURCES)))
 
-# make V=1 shows the commands.
 ifeq ($(V),1)
 say =
 else
@@ -54,59 +100,166 @@ else
 say = printf '  %-5s %s\n' $(1) $(2);
 endif
 
-.PHONY: all demo test test-long unit mpi bench bench-kernels asan lint format deps clean help
+.PHONY: all help deps demo test test-long unit mpi program asan fuzz lint format bench bench-profile bench-kernels \
+        clean test-programs run-demo run-tests run-sanitized run-fuzzers
 all: $(PROGRAM)
 
 help:
-	@sed -n 's/^#: //p' Makefile
+	sed -n 's/^#: \{0,1\}//p' Makefile
 
-$(PROGRAM): $(BUILD)/src/app/main.o $(LIBRARY)
+# ---- building ----------------------------------------------------------------------------------------------------
+$(PROGRAM): $(BUILD)/src/app/main.o $(LIBRARY) | $(LINKED)
 	$(call say,LD,$@)$(MPICC) $(CFLAGS) -o $@ $^ $(LDLIBS)
 
 $(LIBRARY): $(OBJECTS)
-	@rm -f $@
-	$(call say,AR,$@)ar rcs $@ $(OBJECTS)
-
-$(BUILD)/libtests.a: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
-	@rm -f $@
+$(TEST_SUPPORT): $(patsubst %.c,$(BUILD)/%.o,$(filter tests/support/%,$(TEST_SOURCES)))
+$(BUILD)/libreaders.a: $(filter $(addprefix $(BUILD)/src/,base/% graph/% data/% space/% nn/%),$(OBJECTS))
+$(BUILD)/%.a:
+	rm -f $@
 	$(call say,AR,$@)ar rcs $@ $^
 
 # A change of flags or compiler rebuilds everything.
 FLAGS_STAMP := $(BUILD)/flags
-FLAGS_TEXT  := $(MPICC) $(CFLAGS) $(LDLIBS) $(KERNEL_FLAGS) $(foreach i,$(ISAS),$(ISA_FLAGS_$(i)))
+FLAGS_TEXT  := $(shell $(MPICC) --version 2>/dev/null | head -1) $(MPICC) $(CFLAGS) $(LDLIBS) $(KERNEL_FLAGS) \
+               $(foreach i,$(ISAS),$(ISA_FLAGS_$(i)))
 $(shell mkdir -p $(BUILD); echo '$(FLAGS_TEXT)' | cmp -s - $(FLAGS_STAMP) || echo '$(FLAGS_TEXT)' > $(FLAGS_STAMP))
 
 define isa_rule
 $(BUILD)/kernels/%.$(1).o: kernels/%.c $(FLAGS_STAMP)
-	@mkdir -p $$(@D)
+	mkdir -p $$(@D)
 	$$(call say,CC,$$@)$(MPICC) $(CFLAGS) $(KERNEL_FLAGS) $(ISA_FLAGS_$(1)) -MMD -MP -c -o $$@ $$<
 endef
 $(foreach isa,$(ISAS),$(eval $(call isa_rule,$(isa))))
 
 $(BUILD)/%.o: %.c $(FLAGS_STAMP)
-	@mkdir -p $(@D)
+	mkdir -p $(@D)
 	$(call say,CC,$@)$(MPICC) $(CFLAGS) -MMD -MP -c -o $@ $<
 
-$(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(TEST_SUPPORT) $(LIBRARY)
-	@mkdir -p $(@D)
-	$(call say,LD,$@)$(MPICC) $(CFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
+# $(call test_rule,KIND OF PROGRAM,ITS SOURCES' FOLDER,LIBRARIES)
+define test_rule
+$(BUILD)/$(1)/%: $(BUILD)/tests/$(2)/%.o $(3) | $(LINKED)
+	mkdir -p $$(@D)
+	$$(call say,LD,$$@)$(MPICC) $(CFLAGS) -o $$@ $$^ $(4) $(LDLIBS)
+endef
+$(eval $(call test_rule,tests,unit,$(TEST_SUPPORT) $(LIBRARY),-lcmocka))
+$(eval $(call test_rule,mpi-tests,mpi,$(TEST_SUPPORT) $(LIBRARY)))
+$(eval $(call test_rule,bench,bench,$(TEST_SUPPORT) $(LIBRARY)))
+$(eval $(call test_rule,fuzz,fuzz,$(BUILD)/libreaders.a,-fsanitize=fuzzer))
 
-$(BUILD)/mpi-tests/%: $(BUILD)/tests/mpi/%.o $(TEST_SUPPORT) $(LIBRARY)
-	@mkdir -p $(@D)
-	$(call say,LD,$@)$(MPICC) $(CFLAGS) -o $@ $^ $(LDLIBS)
+-include $(OBJECTS:.o=.d) $(BUILD)/src/app/main.d $(TEST_SOURCES:%.c=$(BUILD)/%.d)
+.SECONDARY:
 
-$(BUILD)/bench/%: $(BUILD)/tests/bench/%.o $(TEST_SUPPORT) $(LIBRARY)
-	@mkdir -p $(@D)
-	$(call say,LD,$@)$(MPICC) $(CFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
+# ---- packages ----------------------------------------------------------------------------------------------------
+NEEDS = $(BUILD_NEEDS) $(TEST_NEEDS)
+APT_OPTIONS = --no-install-recommends
+deps:
+	missing=; \
+	for need in $(NEEDS); do \
+	    sign=$${need#*:}; \
+	    case $$sign in \
+	    /*) [ -e $$sign ] ;; \
+	    *) command -v $$sign || pkg-config --exists $$sign ;; \
+	    esac >/dev/null 2>&1 || missing="$$missing $${need%%:*}"; \
+	done; \
+	[ "$$missing" ] || exit 0; \
+	if ! command -v apt-get >/dev/null; then \
+	    echo "Not found, by the names of their Debian packages:$$missing."; \
+	    echo "Load or install what corresponds to them (environment modules, Spack, ...); see README.md."; exit 0; \
+	fi; \
+	sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	echo "Installing$$missing"; \
+	install="$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -q $(APT_OPTIONS)$$missing"; \
+	$$install || { $$sudo apt-get update -q && $$install; }
+
+# ---- the demo ----------------------------------------------------------------------------------------------------
+# Packages may appear on the way, so that the steps are makes of their own.
+DEMO_DATA     := output/data/fashion-mnist.h5
+
+demo:
+	$(MAKE) deps NEEDS='$(BUILD_NEEDS) $(DEMO_NEEDS)'
+	$(MAKE) $(PARALLEL) all
+	$(MAKE) run-demo
+
+$(DEMO_DATA): | $(PROGRAM)
+	mkdir -p $(@D)
+	$(PROGRAM) data import idx $(FASHION_MNIST) $@
+
+run-demo: $(DEMO_DATA)
+	sed -n 's/^#: \{0,1\}//p' input/demo.ini
+	$(MPIRUN) -np 2 $(PROGRAM) run input/demo.ini
+
+# ---- tests -------------------------------------------------------------------------------------------------------
+export BUILD
+PROVE := OMP_WAIT_POLICY=passive CMOCKA_MESSAGE_OUTPUT=TAP prove --nocolor --timer -e ''
+PROGRAM_TESTS := $(filter-out %/common.sh,$(wildcard tests/program/*.sh))
+
+test:
+	$(MAKE) deps NEEDS='$(BUILD_NEEDS) $(TEST_NEEDS)'
+	$(MAKE) $(PARALLEL) test-programs
+	$(MAKE) run-tests
+
+test-programs: $(PROGRAM) $(UNIT_TESTS) $(MPI_TESTS)
+
+run-tests:
+	$(PROVE) tests/lint.sh tests/layers.sh $(UNIT_TESTS) tests/mpi/run.sh $(PROGRAM_TESTS)
 
 unit: $(UNIT_TESTS)
-	OMP_WAIT_POLICY=passive CMOCKA_MESSAGE_OUTPUT=TAP prove --nocolor -e '' $(UNIT_TESTS)
+	$(PROVE) $(UNIT_TESTS)
 
 mpi: $(MPI_TESTS)
-	BUILD=$(BUILD) prove --nocolor -e sh tests/mpi/run.sh
+	$(PROVE) tests/mpi/run.sh
+
+program: $(PROGRAM)
+	$(PROVE) $(PROGRAM_TESTS)
+
+test-long:
+	DCANAS_LONG=1 $(MAKE) test
+	$(MAKE) fuzz
+
+lint:
+	$(PROVE) tests/lint.sh tests/layers.sh
+
+format:
+	git ls-files '*.[ch]' | xargs clang-format -i
+
+SANITIZED := BUILD=build-asan OPT=-O1 LINKED=build-asan/tests/sanitizers.o \
+             EXTRA='-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -rdynamic'
+asan:
+	$(MAKE) deps NEEDS='$(BUILD_NEEDS) $(TEST_NEEDS)'
+	$(MAKE) $(PARALLEL) $(SANITIZED) test-programs
+	$(MAKE) $(SANITIZED) run-sanitized
+
+run-sanitized:
+	$(PROVE) $(UNIT_TESTS) tests/mpi/run.sh $(PROGRAM_TESTS)
+
+FUZZ_SECONDS ?= 60
+FUZZED := BUILD=build-fuzz CC=clang OPT=-O1 EXTRA='-fno-openmp -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all'
+fuzz:
+	$(MAKE) deps NEEDS='$(BUILD_NEEDS) clang:clang' APT_OPTIONS=  # clang only recommends its run-time libraries
+	$(MAKE) $(PARALLEL) $(FUZZED) run-fuzzers
+
+run-fuzzers: $(FUZZERS)
+	for fuzzer in $(FUZZERS); do \
+	    echo "$$fuzzer, $(FUZZ_SECONDS) s"; \
+	    $$fuzzer -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -print_final_stats=1 -verbosity=0 \
+	        -artifact_prefix=$$fuzzer- || exit 1; \
+	done
+
+# ---- benchmarks --------------------------------------------------------------------------------------------------
+PYTHON ?= python3
+bench: $(BENCHES)
+	$(BUILD)/bench/bench_steps
+	if $(PYTHON) -c 'import torch' 2>/dev/null; then \
+	    $(PYTHON) tests/bench/beside_pytorch.py $(BUILD)/bench/bench_steps; \
+	else \
+	    echo 'No PyTorch to compare with (PYTHON=... names a Python that has it).'; \
+	fi
+
+bench-profile: $(BENCHES)
+	$(BUILD)/bench/bench_steps --profile
+
+bench-kernels: $(BENCHES)
+	$(BUILD)/bench/bench_kernels
 
 clean:
-	rm -rf $(BUILD)
-
--include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
-.SECONDARY:
+	rm -rf build $(BUILD) build-asan build-fuzz

@@ -137,7 +137,7 @@ static void emit(dc_log *log, urgency level, const char *message)
     dc_text_clear(&file);
 }
 
-static void say(dc_log *log, urgency level, const char *format, va_list arguments)
+__attribute__((format(printf, 3, 0))) static void say(dc_log *log, urgency level, const char *format, va_list arguments)
 {
     char message[2048]; /* longer than any dc_status_message */
     if (!log && level == INFO)

@@ -275,7 +275,7 @@ static void check_isa(const char *isa)
     dc_backend *backend, *reference;
     if (dc_cpu_backend_create_isa(isa, 2, &backend) != DC_OK) {
         print_message("# this machine does not run %s: not tested\n", isa);
-        skip();
+        return; /* cmocka's skip() is a failure in TAP */
     }
     must(dc_reference_backend_create(&reference));
     for (int i = 0; i < N_CASES; i++)
