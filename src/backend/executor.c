@@ -245,6 +245,19 @@ static dc_status zero_softmax_gradients(dc_executor *e)
     return DC_OK;
 }
 
+/* Parameters of nodes that no loss depends on: a cell's node that nothing reads. */
+static dc_status zero_param_gradients(dc_executor *e, int id)
+{
+    const dc_node *node = &e->graph->nodes[id];
+    for (int p = 0; p < node->n_params; p++) {
+        float *grad = ((float *const *)e->nodes[id].args.param_grads)[p];
+        size_t bytes = e->graph->params[node->params[p]].count * sizeof *grad;
+        if (grad)
+            DC_TRY(e->backend->call->fill_zero(e->backend, grad, bytes));
+    }
+    return DC_OK;
+}
+
 dc_status dc_executor_backward(dc_executor *e, const dc_step *step, unsigned what, dc_grad_hook hook, void *context)
 {
     prepare_step(e, step);
@@ -252,9 +265,10 @@ dc_status dc_executor_backward(dc_executor *e, const dc_step *step, unsigned wha
         DC_TRY(zero_softmax_gradients(e));
     for (int i = e->graph->n_nodes - 1; i >= 0; i--) {
         bound_node *bound = &e->nodes[i];
-        if (!bound->kernel || !e->plan->nodes[i].needs_grad)
-            continue;
-        if (choose_gradients(e, i, what)) {
+        bool any = choose_gradients(e, i, what);
+        if (!bound->kernel || !e->plan->nodes[i].needs_grad) {
+            DC_TRY(zero_param_gradients(e, i));
+        } else if (any) {
             bound->args.step = step;
             bound->args.scratch = bound->backward_scratch;
             DC_TRY(e->backend->call->backward(e->backend, bound->kernel, &bound->args));

@@ -35,7 +35,7 @@ dc_status dc_executor_forward(dc_executor *executor, const dc_step *step);
 typedef dc_status (*dc_grad_hook)(void *context, const dc_graph *graph, int node);
 
 /* After forward of the same step with training = true. what: DC_GRAD_WEIGHTS | DC_GRAD_ALPHA; only those gradients are
- * computed, and each is overwritten. hook may be NULL. */
+ * computed, and each is overwritten (with zeros where no loss depends on the parameter). hook may be NULL. */
 dc_status dc_executor_backward(dc_executor *executor, const dc_step *step, unsigned what, dc_grad_hook hook,
                                void *context);
 

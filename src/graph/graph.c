@@ -304,7 +304,10 @@ int dc_graph_linear(dc_graph *g, const char *name, int x, int out_c)
         return -1;
     if (out_c < 1)
         return dc_graph_fail(g, "linear '%s': %d outputs", name, out_c);
-    int features = node->shape.c * node->shape.h * node->shape.w;
+    int64_t wide = (int64_t)node->shape.c * node->shape.h * node->shape.w;
+    if (wide > INT32_MAX)
+        return dc_graph_fail(g, "linear '%s': %lld inputs are too many", name, (long long)wide);
+    int features = (int)wide;
     node->attr.out_c = out_c;
     node->shape = (dc_shape){out_c, 1, 1};
     float scale = 1.0f / sqrtf((float)features);
@@ -445,6 +448,8 @@ uint64_t dc_graph_hash(const dc_graph *g)
         hash = mix_in(hash, node->inputs, (size_t)node->n_inputs * sizeof *node->inputs);
         if (node->index)
             hash = mix_in(hash, node->index, (size_t)node->n_inputs * sizeof *node->index);
+        if (node->op == DC_OP_DROP_PATH || node->op == DC_OP_DROPOUT) /* the stream of its random numbers */
+            hash = mix_in(hash, node->name, strlen(node->name));
         for (int p = 0; p < node->n_params; p++)
             hash = mix_in(hash, g->params[node->params[p]].name, strlen(g->params[node->params[p]].name));
     }

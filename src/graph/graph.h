@@ -134,7 +134,8 @@ int dc_graph_fail(dc_graph *g, const char *format, ...) __attribute__((format(pr
 /* The first error of any builder call, with its message. */
 dc_status dc_graph_check(const dc_graph *g);
 
-/* A 64-bit hash of structure, attributes, shapes and parameter names: equal graphs compute the same function. */
+/* A 64-bit hash of structure, attributes, shapes, and the names of parameters and random masks: equal graphs compute
+ * the same function. */
 uint64_t dc_graph_hash(const dc_graph *g);
 
 const char *dc_op_name(dc_op op);

@@ -153,18 +153,31 @@ static dc_status place_concats(maker *m)
 
 /* ---- gradients: who needs one, who writes it first ---- */
 
-static void mark_gradients(maker *m)
+/* Marks what has something to train before it and a loss after it. */
+static dc_status mark_gradients(maker *m)
 {
+    if (!m->options->training)
+        return DC_OK;
+    bool *reaches_loss = dc_alloc_zeroed((size_t)m->n);
+    if (!reaches_loss)
+        return DC_ERR_MEMORY;
+    for (int i = m->n - 1; i >= 0; i--) {
+        reaches_loss[i] |= m->plan->nodes[i].active && m->graph->nodes[i].op == DC_OP_CROSS_ENTROPY;
+        for (int k = 0; k < m->graph->nodes[i].n_inputs; k++)
+            reaches_loss[m->graph->nodes[i].inputs[k]] |= reaches_loss[i];
+    }
     for (int i = 0; i < m->n; i++) {
         const dc_node *node = &m->graph->nodes[i];
         dc_plan_node *planned = &m->plan->nodes[i];
-        if (!planned->active || !m->options->training)
+        if (!reaches_loss[i])
             continue;
         for (int p = 0; p < node->n_params; p++)
             planned->needs_grad |= m->graph->params[node->params[p]].role != DC_ROLE_STATE;
         for (int k = 0; k < node->n_inputs; k++)
             planned->needs_grad |= m->plan->nodes[node->inputs[k]].needs_grad;
     }
+    free(reaches_loss);
+    return DC_OK;
 }
 
 static void mark_written(const maker *m, int id, bool *written)
@@ -436,7 +449,7 @@ static dc_status make(maker *m, interval *all)
     fold_relus(m);
     count_readers(m);
     DC_TRY(place_concats(m));
-    mark_gradients(m);
+    DC_TRY(mark_gradients(m));
     DC_TRY(order_gradient_writes(m));
     value_lifetimes(m);
     gradient_lifetimes(m);

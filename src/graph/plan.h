@@ -31,7 +31,8 @@ typedef struct dc_plan_node {
     bool active;        /* is computed */
     bool folded;        /* a relu that its readers apply, or a concat whose inputs already lie in place */
     bool relu_input;    /* a convolution that applies the relu before it: reads the relu's input instead */
-    bool needs_grad;    /* training: a gradient of this output is computed */
+    bool needs_grad;    /* training: a gradient of this output is computed: a loss depends on it, and it on
+                           a parameter */
     const int *sources; /* n_inputs node ids to really read (a folded relu replaced by its input) */
     dc_place value, grad;
     const bool *wants;      /* per input: its gradient is computed here */

@@ -61,17 +61,15 @@ dc_status dc_model_sgd(dc_model *model, const dc_sgd_options *options, double le
                   .weight_decay = (float)options->weight_decay,
                   .nesterov = options->nesterov,
                   .grad_scale = 1};
-    if (options->clip > 0 || norm_out) {
-        double sum = 0;
-        DC_TRY(backend->call->grad_norm_squared(backend, model->n_weights, model->weights, &sum));
-        double norm = sqrt(sum);
-        if (!isfinite(norm))
-            return dc_fail(DC_ERR_INPUT, "training diverged: the gradient is not finite; lower learning_rate (now %g)",
-                           learning_rate);
-        if (options->clip > 0 && norm > options->clip)
-            sgd.grad_scale = (float)(options->clip / (norm + 1e-6));
-        if (norm_out)
-            *norm_out = norm;
-    }
+    double sum = 0;
+    DC_TRY(backend->call->grad_norm_squared(backend, model->n_weights, model->weights, &sum));
+    double norm = sqrt(sum);
+    if (!isfinite(norm))
+        return dc_fail(DC_ERR_INPUT, "training diverged: the gradient is not finite; lower learning_rate (now %g)",
+                       learning_rate);
+    if (options->clip > 0 && norm > options->clip)
+        sgd.grad_scale = (float)(options->clip / (norm + 1e-6));
+    if (norm_out)
+        *norm_out = norm;
     return backend->call->sgd(backend, model->n_weights, model->weights, &sgd);
 }
