@@ -188,6 +188,13 @@ dc_status dc_comm_agree(const dc_comm *comm, dc_status mine)
     return gravity(mine) < gravity(worst) ? dc_fail(worst, "rank %d: %s", rank, text) : worst;
 }
 
+dc_status dc_comm_alone(const dc_comm *comm, dc_status mine)
+{
+    if (mine != DC_OK && comm->size > 1)
+        dc_comm_abort(mine);
+    return mine;
+}
+
 dc_status dc_comm_any(const dc_comm *comm, bool mine, bool *any)
 {
     int flag = mine;

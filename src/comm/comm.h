@@ -78,6 +78,11 @@ void dc_comm_clear(dc_comm *comm);
  * a failure of that gravity gets the message "rank R: ..." of that rank; the others keep their own. Collective. */
 dc_status dc_comm_agree(const dc_comm *comm, dc_status mine);
 
+/* For a failure between two collectives of a step, where agreeing each time would cost more than such failures are
+ * worth: on one rank mine comes back; among several the job ends at once (dc_comm_abort), since the others wait in a
+ * collective, or in a sum over ranks whose memory may not be freed. Not collective. */
+dc_status dc_comm_alone(const dc_comm *comm, dc_status mine);
+
 /* DC_TRY over all ranks: every rank returns when one fails. */
 #define DC_TRY_ALL(comm, expression) DC_TRY(dc_comm_agree(comm, (expression)))
 

@@ -26,7 +26,8 @@ typedef struct dc_sgd_options {
 } dc_sgd_options;
 
 /* One update of the model's weights from their gradients. DC_ERR_INPUT when the gradient is no longer finite: the
- * training has diverged, on all ranks at once where they hold the same gradients. norm: before clipping; may be NULL. */
+ * training has diverged, on all ranks at once where they hold the same gradients. norm: before clipping; may be NULL.
+ */
 dc_status dc_model_sgd(dc_model *model, const dc_sgd_options *options, double learning_rate, double *norm);
 
 #endif

@@ -20,8 +20,8 @@ static bool alpha_moves(const dc_searcher *s)
 
 static dc_status next_step(dc_searcher *s, dc_loader *loader, dc_step *step)
 {
-    const dc_batch *batch;
-    DC_TRY(dc_loader_next(loader, &batch));
+    const dc_batch *batch = NULL;
+    DC_TRY_ALL(s->job->comm, dc_loader_next(loader, &batch));
     *step = (dc_step){.images = dc_batch_view(batch, s->model->graph, s->backend->layout.lane),
                       .labels = batch->labels,
                       .n_images = batch->n_images,
@@ -33,6 +33,14 @@ static dc_status next_step(dc_searcher *s, dc_loader *loader, dc_step *step)
                       .first_image = (uint32_t)batch->first_image};
     s->images += batch->n_global;
     return DC_OK;
+}
+
+/* The gradients in `what`, this rank's or (of weights) summed over ranks when the reducer is through. */
+static dc_status gradients(dc_searcher *s, const dc_step *step, unsigned what, dc_grad_hook hook, dc_metrics *metrics)
+{
+    DC_TRY(dc_executor_forward(s->model->executor, step));
+    DC_TRY(dc_executor_backward(s->model->executor, step, what, hook, s->reducer));
+    return dc_executor_metrics(s->model->executor, metrics);
 }
 
 /* alpha's gradient is replaced by its sum over the search's ranks plus the constraint's. */
@@ -84,10 +92,8 @@ static dc_status alpha_step(dc_searcher *s)
 {
     dc_step step;
     DC_TRY(next_step(s, s->validation_loader, &step));
-    DC_TRY(dc_executor_forward(s->model->executor, &step));
-    DC_TRY(dc_executor_backward(s->model->executor, &step, DC_GRAD_ALPHA, NULL, NULL));
-    DC_TRY(dc_executor_metrics(s->model->executor, &s->at.validation));
-    DC_TRY(constrain(s));
+    DC_TRY(dc_comm_alone(s->job->comm, gradients(s, &step, DC_GRAD_ALPHA, NULL, &s->at.validation)));
+    DC_TRY(dc_comm_alone(s->job->comm, constrain(s)));
     const dc_alpha_options *o = &s->job->options->alpha;
     int64_t first = (int64_t)s->steps * s->job->options->warmup_epochs, moved = s->at.step - first;
     dc_schedule schedule = {.learning_rate = o->learning_rate, .epochs = (double)(s->total_steps - first)};
@@ -95,18 +101,17 @@ static dc_status alpha_step(dc_searcher *s)
     dc_adam adam = {(float)rate, (float)o->beta1, (float)o->beta2, 1e-8f, (float)o->weight_decay, (uint32_t)moved + 1};
     DC_TRY(s->backend->call->adam(s->backend, s->model->n_alpha, s->model->alpha, &adam));
     DC_TRY(keep_alpha(s));
-    return dc_searcher_choose_supernet(s);
+    return dc_comm_alone(s->job->comm, dc_searcher_choose_supernet(s));
 }
 
 static dc_status weight_step(dc_searcher *s)
 {
+    const dc_comm *comm = s->job->comm;
     dc_step step;
     DC_TRY(next_step(s, s->train_loader, &step));
-    DC_TRY(dc_executor_forward(s->model->executor, &step));
-    DC_TRY(dc_reducer_begin(s->reducer, s->model->graph));
-    DC_TRY(dc_executor_backward(s->model->executor, &step, DC_GRAD_WEIGHTS, dc_reducer_hook, s->reducer));
-    DC_TRY(dc_executor_metrics(s->model->executor, &s->at.training));
-    DC_TRY(dc_reducer_finish(s->reducer));
+    DC_TRY(dc_comm_alone(comm, dc_reducer_begin(s->reducer, s->model->graph)));
+    DC_TRY(dc_comm_alone(comm, gradients(s, &step, DC_GRAD_WEIGHTS, dc_reducer_hook, &s->at.training)));
+    DC_TRY(dc_comm_alone(comm, dc_reducer_finish(s->reducer)));
     double rate = dc_schedule_rate(&s->schedule, (double)s->at.step / s->steps);
     return dc_model_sgd(s->model, &s->job->options->sgd, rate, NULL);
 }
@@ -161,10 +166,8 @@ static double ratio(double a, int64_t n)
     return n ? a / (double)n : 0;
 }
 
-static dc_status write_trace(dc_searcher *s, int64_t done)
+static dc_status write_row(dc_searcher *s, int64_t done, const dc_metrics *t, const dc_metrics *v)
 {
-    if (!s->csv)
-        return DC_OK;
     dc_search_result now;
     DC_TRY(describe_now(s, &now));
     double constraint[2][3] = {{0}};
@@ -174,7 +177,6 @@ static dc_status write_trace(dc_searcher *s, int64_t done)
         constraint[m][1] = metric->lambda;
         constraint[m][2] = metric->effective;
     }
-    const dc_metrics *t = &s->at.training, *v = &s->at.validation;
     double epoch = (double)done / s->steps;
     return dc_csv_write(
         s->csv, "%lld,%.6g,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g,%d,%d,%.0f,%.0f,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g",
@@ -183,6 +185,18 @@ static dc_status write_trace(dc_searcher *s, int64_t done)
         now.entropy[DC_CELL_REDUCE], now.skips[DC_CELL_NORMAL], now.skips[DC_CELL_REDUCE],
         now.derived_cost[DC_METRIC_PARAMS], now.derived_cost[DC_METRIC_MACS], constraint[0][0], constraint[0][1],
         constraint[0][2], constraint[1][0], constraint[1][1], constraint[1][2]);
+}
+
+/* A row of the trace, of all ranks' images. Collective. */
+static dc_status write_trace(dc_searcher *s, int64_t done)
+{
+    const dc_comm *comm = s->job->comm;
+    if (!s->job->csv)
+        return DC_OK;
+    dc_metrics training = s->at.training, validation = s->at.validation;
+    DC_TRY(dc_metrics_sum(comm, &training));
+    DC_TRY(dc_metrics_sum(comm, &validation));
+    return dc_comm_agree(comm, comm->rank == 0 ? write_row(s, done, &training, &validation) : DC_OK);
 }
 
 static dc_status tell_epoch(dc_searcher *s, int epoch)
@@ -218,7 +232,7 @@ static dc_status tell_epoch(dc_searcher *s, int epoch)
 static dc_status tell_progress(dc_searcher *s)
 {
     const dc_hooks *hooks = &s->job->hooks;
-    if (!hooks->progress)
+    if (s->at.step % s->steps == 0 || !dc_pace_tells(&s->pace)) /* an epoch's figures start anew after its end */
         return DC_OK;
     double done = (double)s->at.step / (double)s->total_steps, elapsed = dc_pace_elapsed(&s->pace);
     const dc_metrics *t = &s->at.training, *v = &s->at.validation;
@@ -246,7 +260,7 @@ static dc_status end_epoch(dc_searcher *s)
     s->at.train_accuracy = ratio((double)training.top1, training.n);
     s->at.validation_loss = ratio(validation.loss, validation.n);
     s->at.validation_accuracy = ratio((double)validation.top1, validation.n);
-    DC_TRY(tell_epoch(s, (int)(s->at.step / s->steps)));
+    DC_TRY_ALL(s->job->comm, tell_epoch(s, (int)(s->at.step / s->steps)));
     s->at.training = s->at.validation = (dc_metrics){0};
     return DC_OK;
 }

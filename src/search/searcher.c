@@ -1,7 +1,5 @@
 #include "search/searcher.h"
 
-#include "train/evaluate.h"
-
 #include <stdlib.h>
 #include <string.h>
 
@@ -116,6 +114,10 @@ static dc_status build_loaders(dc_searcher *s)
         return dc_fail(DC_ERR_INPUT, "[search] batch = %d is larger than the %u images of its smaller part of %s",
                        o->batch, smaller, job->dataset->path);
     int rank = job->comm->rank, size = job->comm->size;
+    if (o->batch < size)
+        return dc_fail(DC_ERR_INPUT,
+                       "[search] batch = %d is less than the %d ranks of a search ([lug] ranks_per_search)", o->batch,
+                       size);
     dc_loader_options train = loader_options(o, s->backend, rank, size, &s->train_images, job->seed);
     dc_loader_options validation = loader_options(o, s->backend, rank, size, &s->validation_images, job->seed + 1);
     DC_TRY(dc_loader_create(job->dataset, &train, &s->train_loader));
@@ -140,29 +142,29 @@ static dc_status position_loaders(dc_searcher *s)
 
 static const int64_t alpha_dims[] = {DC_CELL_TYPES, DC_CELL_EDGES, DC_DARTS_N_OPS};
 
-static void put_metrics(dc_state *state, const char *name, const dc_metrics *m)
+/* What differs from rank to rank: the metrics of the running epoch. */
+enum { N_METRICS = 5, N_OWN = 2 * N_METRICS };
+
+static void pack_metrics(const dc_metrics *m, double own[N_METRICS])
 {
-    const double values[] = {m->loss, m->auxiliary, (double)m->n, (double)m->top1, (double)m->top5};
-    dc_state_put_doubles(state, name, 1, (int64_t[]){5}, values);
+    const double values[N_METRICS] = {m->loss, m->auxiliary, (double)m->n, (double)m->top1, (double)m->top5};
+    memcpy(own, values, sizeof values);
 }
 
-static dc_status get_metrics(dc_state *state, const char *name, dc_metrics *m)
+static dc_metrics unpack_metrics(const double own[N_METRICS])
 {
-    double v[5];
-    DC_TRY(dc_state_get_doubles(state, name, 1, (int64_t[]){5}, v));
-    *m = (dc_metrics){v[0], v[1], (int64_t)v[2], (int64_t)v[3], (int64_t)v[4]};
-    return DC_OK;
+    return (dc_metrics){own[0], own[1], (int64_t)own[2], (int64_t)own[3], (int64_t)own[4]};
 }
 
-static dc_status write_checkpoint(dc_searcher *s, const dc_search_position *at)
+static dc_status write_checkpoint(dc_searcher *s, const dc_blobs *ranks)
 {
+    const dc_search_position *at = &s->at;
     dc_state *state;
     DC_TRY(dc_state_create(s->job->checkpoint, &state));
     dc_state_put_u64(state, "identity", s->job->identity);
     dc_state_put_i64(state, "step", at->step);
     dc_state_put_i64(state, "steps", s->total_steps);
-    put_metrics(state, "training", &at->training);
-    put_metrics(state, "validation", &at->validation);
+    dc_state_put(state, "ranks", DC_STATE_DOUBLE, 2, (int64_t[]){ranks->n, N_OWN}, ranks->data);
     const double figures[] = {at->validation_loss, at->validation_accuracy, at->train_loss, at->train_accuracy,
                               at->seconds};
     dc_state_put_doubles(state, "figures", 1, (int64_t[]){5}, figures);
@@ -186,10 +188,29 @@ dc_status dc_searcher_save(dc_searcher *s)
     s->at.seconds += dc_pace_saved(&s->pace);
     if (!s->job->checkpoint)
         return DC_OK;
-    dc_search_position at = s->at; /* the file holds the ranks' sums; the first rank takes them up again */
-    DC_TRY(dc_metrics_sum(comm, &at.training));
-    DC_TRY(dc_metrics_sum(comm, &at.validation));
-    return dc_comm_agree(comm, comm->rank == 0 ? write_checkpoint(s, &at) : DC_OK);
+    double own[N_OWN];
+    pack_metrics(&s->at.training, own);
+    pack_metrics(&s->at.validation, own + N_METRICS);
+    dc_blobs ranks;
+    DC_TRY(dc_comm_gather(comm, own, sizeof own, &ranks));
+    dc_status status = comm->rank == 0 ? write_checkpoint(s, &ranks) : DC_OK;
+    dc_blobs_clear(&ranks);
+    return dc_comm_agree(comm, status);
+}
+
+static dc_status load_own(dc_searcher *s, dc_state *state)
+{
+    const dc_comm *comm = s->job->comm;
+    double *ranks = dc_alloc((size_t)comm->size * N_OWN * sizeof *ranks);
+    if (!ranks)
+        return DC_ERR_MEMORY;
+    dc_status status = dc_state_get_doubles(state, "ranks", 2, (int64_t[]){comm->size, N_OWN}, ranks);
+    if (status == DC_OK) {
+        s->at.training = unpack_metrics(ranks + comm->rank * N_OWN);
+        s->at.validation = unpack_metrics(ranks + comm->rank * N_OWN + N_METRICS);
+    }
+    free(ranks);
+    return status;
 }
 
 static dc_status load_state(dc_searcher *s, dc_state *state)
@@ -203,8 +224,7 @@ static dc_status load_state(dc_searcher *s, dc_state *state)
                        "directory or remove it",
                        dc_state_path(state), s->job->name);
     DC_TRY(dc_state_get_i64(state, "step", &s->at.step));
-    DC_TRY(get_metrics(state, "training", &s->at.training));
-    DC_TRY(get_metrics(state, "validation", &s->at.validation));
+    DC_TRY(load_own(s, state));
     DC_TRY(dc_state_get_doubles(state, "figures", 1, (int64_t[]){5}, figures));
     DC_TRY(dc_state_get_doubles(state, "lambda", 1, (int64_t[]){DC_METRICS}, multipliers));
     DC_TRY(dc_state_get_floats(state, "kept_alpha", 3, alpha_dims, s->at.kept[0][0]));
@@ -217,8 +237,6 @@ static dc_status load_state(dc_searcher *s, dc_state *state)
     s->at.seconds = figures[4];
     for (int m = 0; m < s->constraint.n_metrics; m++)
         s->constraint.metrics[m].lambda = multipliers[m];
-    if (s->job->comm->rank != 0)
-        s->at.training = s->at.validation = (dc_metrics){0};
     return DC_OK;
 }
 

@@ -2,10 +2,12 @@
 
 #include "base/clock.h"
 
+static const double tell_interval_s = 0.2; /* screens take no more */
+
 void dc_pace_start(dc_pace *pace, const dc_comm *comm, const dc_hooks *hooks, double interval_s, double done)
 {
     double now = dc_clock_seconds();
-    *pace = (dc_pace){comm, hooks, interval_s, now, now, done};
+    *pace = (dc_pace){comm, hooks, interval_s, now, now, 0, done};
 }
 
 dc_status dc_pace_check(dc_pace *pace, bool *save, bool *stop)
@@ -19,6 +21,15 @@ dc_status dc_pace_check(dc_pace *pace, bool *save, bool *stop)
     *stop = wishes[0] != 0;
     *save = wishes[0] || wishes[1];
     return DC_OK;
+}
+
+bool dc_pace_tells(dc_pace *pace)
+{
+    double now = dc_clock_seconds();
+    if (!pace->hooks->progress || now - pace->told_s < tell_interval_s)
+        return false;
+    pace->told_s = now;
+    return true;
 }
 
 double dc_pace_saved(dc_pace *pace)

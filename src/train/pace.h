@@ -7,7 +7,7 @@
 /* What long work tells its caller and asks of it. */
 typedef struct dc_hooks {
     void *context;
-    /* How far the work is, 0..1, with one line of text. NULL: nobody listens. */
+    /* How far the work is, 0..1, with one line of text; some times a second. NULL: nobody listens. */
     dc_status (*progress)(void *context, double fraction, const char *text);
     /* Whether to save the state and return DC_INTERRUPTED. Called on every rank of the work's communicator; each may
      * answer for itself. NULL: never. */
@@ -18,7 +18,7 @@ typedef struct dc_pace {
     const dc_comm *comm;
     const dc_hooks *hooks;
     double interval_s; /* between checkpoints, by rank 0's clock */
-    double started_s, saved_s, done_at_start;
+    double started_s, saved_s, told_s, done_at_start;
 } dc_pace;
 
 /* done: the share of the work that was done before this start. */
@@ -26,6 +26,9 @@ void dc_pace_start(dc_pace *pace, const dc_comm *comm, const dc_hooks *hooks, do
 
 /* At a step boundary: *stop: a rank was asked to stop; *save: save the state now (also when stopping). Collective. */
 dc_status dc_pace_check(dc_pace *pace, bool *save, bool *stop);
+
+/* Whether progress should be told now: lets a step skip composing it. Not collective. */
+bool dc_pace_tells(dc_pace *pace);
 
 /* The state has been saved: seconds since it was last saved (or since the start). */
 double dc_pace_saved(dc_pace *pace);

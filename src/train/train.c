@@ -12,34 +12,39 @@
 static dc_status gradients(dc_trainer *t, const dc_batch *batch)
 {
     const dc_train_options *o = t->job->options;
-    DC_TRY(dc_reducer_begin(t->reducer, t->model->graph));
-    if (batch->n_images == 0) {
-        DC_TRY(dc_reducer_add_nothing(t->reducer, t->model->graph));
-    } else {
-        dc_step step = {.images = dc_batch_view(batch, t->model->graph, t->backend->layout.lane),
-                        .labels = batch->labels,
-                        .n_images = batch->n_images,
-                        .n_global = batch->n_global,
-                        .training = true,
-                        .drop_path_rate = (float)(o->drop_path_rate * t->at.epoch / o->epochs),
-                        .momentum = 0.1f,
-                        .seed = t->job->seed,
-                        .index = (uint32_t)t->at.epoch * t->steps + (uint32_t)t->at.step,
-                        .first_image = (uint32_t)batch->first_image};
-        DC_TRY(dc_executor_forward(t->model->executor, &step));
-        DC_TRY(dc_executor_backward(t->model->executor, &step, DC_GRAD_WEIGHTS, dc_reducer_hook, t->reducer));
-        DC_TRY(dc_executor_metrics(t->model->executor, &t->at.metrics));
-    }
-    return dc_reducer_finish(t->reducer);
+    if (batch->n_images == 0)
+        return dc_reducer_add_nothing(t->reducer, t->model->graph);
+    dc_step step = {.images = dc_batch_view(batch, t->model->graph, t->backend->layout.lane),
+                    .labels = batch->labels,
+                    .n_images = batch->n_images,
+                    .n_global = batch->n_global,
+                    .training = true,
+                    .drop_path_rate = (float)(o->drop_path_rate * t->at.epoch / o->epochs),
+                    .momentum = 0.1f,
+                    .seed = t->job->seed,
+                    .index = (uint32_t)t->at.epoch * t->steps + (uint32_t)t->at.step,
+                    .first_image = (uint32_t)batch->first_image};
+    DC_TRY(dc_executor_forward(t->model->executor, &step));
+    DC_TRY(dc_executor_backward(t->model->executor, &step, DC_GRAD_WEIGHTS, dc_reducer_hook, t->reducer));
+    return dc_executor_metrics(t->model->executor, &t->at.metrics);
+}
+
+static dc_status next_batch(dc_trainer *t, const dc_batch **batch)
+{
+    DC_TRY(dc_loader_next(t->train_loader, batch));
+    if (!*batch)
+        return dc_fail(DC_ERR_INTERNAL, "the loader ended its epoch at step %d of %u", t->at.step, t->steps);
+    return DC_OK;
 }
 
 static dc_status train_step(dc_trainer *t)
 {
-    const dc_batch *batch;
-    DC_TRY(dc_loader_next(t->train_loader, &batch));
-    if (!batch)
-        return dc_fail(DC_ERR_INTERNAL, "the loader ended its epoch at step %d of %u", t->at.step, t->steps);
-    DC_TRY(gradients(t, batch));
+    const dc_comm *comm = t->job->comm;
+    const dc_batch *batch = NULL;
+    DC_TRY_ALL(comm, next_batch(t, &batch));
+    DC_TRY(dc_comm_alone(comm, dc_reducer_begin(t->reducer, t->model->graph)));
+    DC_TRY(dc_comm_alone(comm, gradients(t, batch)));
+    DC_TRY(dc_comm_alone(comm, dc_reducer_finish(t->reducer)));
     double epoch = t->at.epoch + (double)t->at.step / t->steps;
     DC_TRY(dc_model_sgd(t->model, &t->job->options->sgd, dc_schedule_rate(&t->schedule, epoch), NULL));
     t->at.step++;
@@ -51,7 +56,7 @@ static dc_status train_step(dc_trainer *t)
 
 static dc_status report_progress(dc_trainer *t)
 {
-    if (!t->job->hooks.progress)
+    if (!dc_pace_tells(&t->pace))
         return DC_OK;
     const dc_train_options *o = t->job->options;
     double done = (t->at.epoch + (double)t->at.step / t->steps) / o->epochs;
@@ -137,7 +142,6 @@ static dc_status train_epochs(dc_trainer *t)
     while (t->at.epoch < t->job->options->epochs) {
         DC_TRY_ALL(comm, dc_loader_begin_epoch(t->train_loader, (uint32_t)t->at.epoch, (uint32_t)t->at.step));
         while (t->at.step < (int)t->steps) {
-            /* A rank that fails alone leaves; the others' collectives end when the job is ended (dc_comm_end). */
             DC_TRY(train_step(t));
             DC_TRY(between_steps(t));
         }
@@ -157,10 +161,8 @@ dc_status dc_train_run(const dc_train_job *job, dc_train_result *result)
     dc_status status = dc_trainer_open(&trainer);
     if (status == DC_OK)
         status = train_epochs(&trainer);
-    if (status == DC_OK) {
+    if (status == DC_OK)
         *result = trainer.at.result;
-        result->seconds = trainer.at.result.seconds;
-    }
     dc_trainer_close(&trainer);
     return status;
 }
