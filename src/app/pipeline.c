@@ -112,11 +112,32 @@ static int default_threads(const dc_comm *world)
     return threads < 1 ? 1 : threads;
 }
 
+/* Told before anything is made: each list of images that is trained on must hold a batch. */
+static dc_status check_batches(const dc_pipeline *p)
+{
+    const dc_search_options search = dc_settings_search(&p->settings, p->dataset);
+    dc_indices train, validation;
+    DC_TRY(dc_split_indices(p->dataset, 0, search.train, search.validation, &train, &validation));
+    uint32_t n_train = train.n, n_validation = validation.n;
+    dc_indices_clear(&train);
+    dc_indices_clear(&validation);
+    uint32_t fewest = n_train < n_validation ? n_train : n_validation;
+    if ((uint32_t)search.batch > fewest)
+        return dc_fail(DC_ERR_INPUT, "[search] batch = %d is larger than the %u images of its smaller part of %s",
+                       search.batch, fewest, p->settings.data_file);
+    if ((uint32_t)p->settings.target.batch > n_train)
+        return dc_fail(DC_ERR_INPUT,
+                       "[target] batch = %d is larger than the %u images of %s that candidates are trained on",
+                       p->settings.target.batch, n_train, p->settings.data_file);
+    return DC_OK;
+}
+
 static dc_status prepare_own(dc_pipeline *p, const char *config, const dc_args *args)
 {
     dc_settings *s = &p->settings;
     DC_TRY(dc_settings_load(config, args, s));
     DC_TRY(dc_dataset_open(s->data_file, &p->dataset));
+    DC_TRY(check_batches(p));
     p->threads = s->run.threads ? s->run.threads : default_threads(p->world);
     DC_TRY(dc_backend_create(s->run.device, p->threads, &p->backend));
     DC_TRY(dc_deriver_create(&p->deriver));
@@ -135,7 +156,8 @@ dc_status dc_pipeline_prepare(dc_pipeline *p, const dc_comm *world, const char *
 {
     memset(p, 0, sizeof *p);
     p->world = world;
-    return prepare_own(p, config, args);
+    DC_TRY(prepare_own(p, config, args));
+    return dc_path_join(p->settings.run.output, p->settings.run.name, p->folder);
 }
 
 /* The configuration that made this folder, if any, must be ours. */
@@ -203,12 +225,9 @@ static void introduce(const dc_pipeline *p)
                         dc_format_count((int64_t)p->limits[m].max).s);
 }
 
-dc_status dc_pipeline_open(dc_pipeline *p, const dc_comm *world, const char *config, const dc_args *args)
+dc_status dc_pipeline_open(dc_pipeline *p)
 {
-    memset(p, 0, sizeof *p);
-    p->world = world;
-    DC_TRY_ALL(world, prepare_own(p, config, args));
-    DC_TRY_ALL(world, dc_path_join(p->settings.run.output, p->settings.run.name, p->folder));
+    const dc_comm *world = p->world;
     DC_TRY_ALL(world, world->rank == 0 ? open_folder(p) : dc_log_open(world->rank, world->size, false, NULL, &p->log));
     DC_TRY(dc_comm_bcast(world, 0, &p->progress, sizeof p->progress));
     introduce(p);

@@ -38,14 +38,15 @@ typedef struct dc_pipeline {
     double phase_started_s;
 } dc_pipeline;
 
-/* Reads the configuration, opens the data, checks the budgets against the space's exact limits, and takes the output
- * folder for this job (rank 0): an unfinished run of the same configuration in it is continued, one of another is
- * refused, naming the key that differs. Collective; dc_pipeline_close is legal after any outcome. */
-dc_status dc_pipeline_open(dc_pipeline *p, const dc_comm *world, const char *config, const dc_args *args);
-void dc_pipeline_close(dc_pipeline *p);
-
-/* The device and the budgets' tables alone, without an output folder: for `dcanas plan`. Not collective. */
+/* Reads the configuration, opens the data and the device, and checks the budgets against the space's exact limits:
+ * everything but the output folder, in which nothing is made yet. Not collective. dc_pipeline_close is legal after any
+ * outcome. */
 dc_status dc_pipeline_prepare(dc_pipeline *p, const dc_comm *world, const char *config, const dc_args *args);
+
+/* Takes the output folder of a prepared run for this job (rank 0): an unfinished run of the same configuration in it is
+ * continued, one of another is refused, naming the key that differs. Collective. */
+dc_status dc_pipeline_open(dc_pipeline *p);
+void dc_pipeline_close(dc_pipeline *p);
 
 /* Paths in the run's folder; a subfolder is made (rank 0 only makes it; call it on all ranks, collectively, when so).
  */

@@ -93,6 +93,7 @@ static dc_status run_lug(dc_pipeline *p, FILE *out)
     if (!dc_pipeline_constrained(p))
         return dc_fail(DC_ERR_INPUT, "a lookup graph needs [budget] params or macs (any value within the limits: it "
                                      "tells which metrics to hold) and [constraint] enabled = yes");
+    DC_TRY(dc_pipeline_open(p));
     DC_TRY(dc_phase_lug(p));
     if (p->world->rank == 0)
         dc_lug_print(p, out);
@@ -126,17 +127,20 @@ static dc_status run_train(dc_pipeline *p, const dc_args *args, FILE *out)
     dc_genotype genotype;
     dc_train_result training;
     DC_TRY_ALL(p->world, given_genotype(p, args, &genotype));
+    DC_TRY(dc_pipeline_open(p));
     DC_TRY(dc_phase_train(p, &genotype, &training));
     const dc_outcome outcome = {&genotype, 0, 0, NULL, &training};
     return finish(p, &outcome, out);
 }
 
-static dc_status run_opened(dc_pipeline *p, const char *name, const dc_args *args, FILE *out)
+/* A folder is taken only when nothing is wrong with what the user gave. */
+static dc_status run_prepared(dc_pipeline *p, const char *name, const dc_args *args, FILE *out)
 {
     if (strcmp(name, "lug") == 0)
         return run_lug(p, out);
     if (strcmp(name, "train") == 0)
         return run_train(p, args, out);
+    DC_TRY(dc_pipeline_open(p));
     if (strcmp(name, "search") == 0) {
         DC_TRY(dc_phase_load_lug(p));
         return run_search(p, false, out);
@@ -166,9 +170,9 @@ dc_status dc_run_command(const dc_comm *world, const char *name, int argc, char 
         return DC_OK;
     }
     dc_pipeline pipeline;
-    dc_status status = dc_pipeline_open(&pipeline, world, dc_args_at(args, 0), args);
+    dc_status status = dc_comm_agree(world, dc_pipeline_prepare(&pipeline, world, dc_args_at(args, 0), args));
     if (status == DC_OK)
-        status = run_opened(&pipeline, name, args, out);
+        status = run_prepared(&pipeline, name, args, out);
     dc_pipeline_close(&pipeline);
     dc_args_destroy(args);
     return status;

@@ -245,6 +245,9 @@ dc_status dc_settings_check(const dc_settings *s)
     if (s->alpha_warmup_epochs >= s->search.epochs)
         return dc_fail(DC_ERR_INPUT, "[search] alpha_warmup_epochs = %d leaves alpha no epoch of [search] epochs = %d",
                        s->alpha_warmup_epochs, s->search.epochs);
+    if (s->ranks_per_search > s->search.batch)
+        return dc_fail(DC_ERR_INPUT, "[lug] ranks_per_search = %d leaves ranks without an image of [search] batch = %d",
+                       s->ranks_per_search, s->search.batch);
     if (s->train_fraction + s->validation_fraction > 1 + 1e-9)
         return dc_fail(DC_ERR_INPUT,
                        "[search] train_fraction = %g and validation_fraction = %g are together more than 1",
