@@ -208,7 +208,7 @@ static void print_end(const dc_pipeline *p, const dc_outcome *o, FILE *out)
         fprintf(out, "  %s/lug.h5               the lookup graph: serves any budget of this data set\n",
                 *p->settings.lug_file ? "(yours)" : f);
     fprintf(out, "\nWhat to try next\n\n");
-    if (p->settings.budget[DC_METRIC_PARAMS])
+    if (p->settings.budget[DC_METRIC_PARAMS] && p->lug.n > 0)
         fprintf(out,
                 "  another budget with the same lookup graph:\n    mpirun -np %d dcanas run CONFIG --set "
                 "run.name=smaller --set budget.params=%" PRId64 " --set lug.file=%s/lug.h5\n",
