@@ -11,15 +11,18 @@ program=$(cd "${BUILD:-$here/../../build}" && pwd)/dcanas || exit 1
 # shellcheck disable=SC2034 # used by those that source this
 ini=$here/tiny.ini
 work=$(mktemp -d) || exit 1
-out=$work/stdout
-err=$work/stderr
+cd "$work" || exit 1
+mkdir tmp
+out=$work/tmp/stdout
+err=$work/tmp/stderr
+launcher=$work/tmp/launcher # the numbers of the last job's processes: mpirun or dcanas
+ranks=$work/tmp/ranks       # and all ranks
 limit=60 # seconds that a job may take
 status=0
 job=
 n_tests=0
 # shellcheck disable=SC2034
 long=${DCANAS_LONG:-}
-cd "$work" || exit 1
 
 if [ "$(id -u)" = 0 ]; then
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
@@ -84,20 +87,20 @@ need() {
 
 # ---- jobs ----
 
-# start RANKS ARGUMENTS...: dcanas in the background (0 ranks: without mpirun); its processes' numbers are in `launcher`
-# and `ranks`.
+# start RANKS ARGUMENTS...: dcanas in the background (0 ranks: without mpirun); its processes' numbers are in the files
+# $launcher and $ranks.
 start() {
     local n=$1
     shift
     local command=("$program" "$@")
-    rm -f launcher ranks
+    rm -f "$launcher" "$ranks"
     if [ "$n" -gt 0 ]; then
         # shellcheck disable=SC2016
         command=(mpirun -np "$n" --oversubscribe --bind-to none
-            sh -c 'echo $$ >>"$0"; exec "$@"' "$work/ranks" "${command[@]}")
+            sh -c 'echo $$ >>"$0"; exec "$@"' "$ranks" "${command[@]}")
     fi
     # shellcheck disable=SC2016
-    timeout -k 5 "$limit" sh -c 'echo $$ >"$0"; exec "$@"' "$work/launcher" "${command[@]}" >"$out" 2>"$err" </dev/null &
+    timeout -k 5 "$limit" sh -c 'echo $$ >"$0"; exec "$@"' "$launcher" "${command[@]}" >"$out" 2>"$err" </dev/null &
     job=$!
 }
 
@@ -121,7 +124,7 @@ ended() {
 # All processes of the job at once, as when a machine dies.
 kill_job() {
     local all
-    mapfile -t all < <(cat launcher ranks 2>/dev/null)
+    mapfile -t all < <(cat "$launcher" "$ranks" 2>/dev/null)
     kill -9 "${all[@]}" 2>/dev/null
     finished
 }
@@ -180,7 +183,7 @@ same_end() {
 
 # ---- data ----
 
-mkdir tmp idx
+mkdir idx
 "${CC:-cc}" -O1 -o make_data "$here/make_data.c" || bail_out 'make_data.c does not compile'
 ./make_data idx 320 100 || bail_out 'no data'
 run 0 data import idx idx tiny.h5 --classes 4

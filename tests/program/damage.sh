@@ -73,7 +73,7 @@ interrupt() {
     while [ ! -e "now/tiny/$3.previous" ] && ! ended; do
         sleep 0.02
     done
-    mapfile -t targets <ranks
+    mapfile -t targets <"$ranks"
     kill -USR1 "${targets[@]}" 2>/dev/null
     finished
     check "a run is interrupted in $2" [ "$status" = 75 ]

@@ -23,20 +23,20 @@ equal_bits() {
 
 # lug RANKS THREADS [--set ...]
 lug() {
-    local ranks=$1 threads=$2
+    local n_ranks=$1 threads=$2
     shift 2
-    run "$ranks" lug "$ini" --set run.output="lug-$ranks-$threads" --set run.threads="$threads" "$@"
+    run "$n_ranks" lug "$ini" --set run.output="lug-$n_ranks-$threads" --set run.threads="$threads" "$@"
 }
 
 lug 1 1
 check 'lug, 1 rank' [ $status = 0 ]
 check 'it holds what can be compared' [ "$(bits lug-1-1/tiny/lug.h5 | grep -c '^/')" -ge 9 ]
-for ranks in 1 2 4; do
+for n_ranks in 1 2 4; do
     for threads in 1 2; do
-        [ $ranks$threads = 11 ] && continue
-        lug $ranks $threads
-        check "lug, $ranks ranks of $threads threads: the same lug.h5" equal_bits lug-1-1/tiny/lug.h5 \
-            lug-$ranks-$threads/tiny/lug.h5
+        [ $n_ranks$threads = 11 ] && continue
+        lug $n_ranks $threads
+        check "lug, $n_ranks ranks of $threads threads: the same lug.h5" equal_bits lug-1-1/tiny/lug.h5 \
+            lug-$n_ranks-$threads/tiny/lug.h5
     done
 done
 lug 6 1
@@ -61,14 +61,14 @@ same_training() {
         cmp "$1/training/last.h5" "$2/training/last.h5" >&2 && cmp "$1/training/epochs.csv" "$2/training/epochs.csv" >&2
 }
 
-for ranks in 1 2 3; do
+for n_ranks in 1 2 3; do
     for threads in 1 2; do
-        run $ranks run "$ini" --set run.output=run-$ranks-$threads --set run.threads=$threads
-        [ $status = 0 ] || tap 1 "run, $ranks ranks of $threads threads"
+        run $n_ranks run "$ini" --set run.output=run-$n_ranks-$threads --set run.threads=$threads
+        [ $status = 0 ] || tap 1 "run, $n_ranks ranks of $threads threads"
     done
-    check "run, $ranks ranks: 1 and 2 threads give the same result and weights" same_training run-$ranks-1/tiny \
-        run-$ranks-2/tiny
-    check "run, $ranks ranks: the same lug.h5" equal_bits lug-1-1/tiny/lug.h5 run-$ranks-1/tiny/lug.h5
-    check "run, $ranks ranks: the same choice as with 1" same_up_to_training run-1-1/tiny run-$ranks-1/tiny
+    check "run, $n_ranks ranks: 1 and 2 threads give the same result and weights" same_training run-$n_ranks-1/tiny \
+        run-$n_ranks-2/tiny
+    check "run, $n_ranks ranks: the same lug.h5" equal_bits lug-1-1/tiny/lug.h5 run-$n_ranks-1/tiny/lug.h5
+    check "run, $n_ranks ranks: the same choice as with 1" same_up_to_training run-1-1/tiny run-$n_ranks-1/tiny
 done
 finish

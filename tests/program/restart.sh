@@ -11,9 +11,9 @@ note "DCANAS_SEED=${DCANAS_SEED:-1}"
 
 # ---- what is compared with: uninterrupted runs of 1 and 2 ranks ----
 
-for ranks in 0 2; do
-    run $ranks run "$ini" --set run.output=whole-$ranks
-    check "uninterrupted run ($ranks ranks under mpirun)" [ $status = 0 ]
+for n_ranks in 0 2; do
+    run $n_ranks run "$ini" --set run.output=whole-$n_ranks
+    check "uninterrupted run ($n_ranks ranks under mpirun)" [ $status = 0 ]
 done
 
 # duration PHASE RANKS: milliseconds that it took without interruption.
@@ -49,10 +49,10 @@ ends_as() {
 
 # Four kills, one in each phase (or later: phases are short), at a random moment of it.
 kill_four_times() {
-    local ranks=$1 folder=$2 phase at
+    local n_ranks=$1 folder=$2 phase at
     for phase in "${phases[@]}"; do
-        at=$((RANDOM % ($(duration "$phase" "$ranks") + 100)))
-        if begin "$ranks" "$folder" "$phase"; then
+        at=$((RANDOM % ($(duration "$phase" "$n_ranks") + 100)))
+        if begin "$n_ranks" "$folder" "$phase"; then
             pause_ms $at
             if ! ended; then
                 kill_job
@@ -69,9 +69,9 @@ n_kills=0
 chain=0
 while [ $n_kills -lt $((long ? 200 : 20)) ]; do
     chain=$((chain + 1))
-    ranks=$((chain % 2 ? 2 : 0))
-    kill_four_times $ranks killed-$chain
-    check "after $n_kills kills in all: as uninterrupted ($ranks ranks under mpirun)" ends_as $ranks killed-$chain
+    n_ranks=$((chain % 2 ? 2 : 0))
+    kill_four_times $n_ranks killed-$chain
+    check "after $n_kills kills in all: as uninterrupted ($n_ranks ranks under mpirun)" ends_as $n_ranks killed-$chain
     rm -rf killed-$chain
 done
 
@@ -94,14 +94,14 @@ stop() {
 # stop_in_phases RANKS FOLDER TO WANTED SIGNAL PHASE [SIGNAL PHASE]...: each signal in a phase, to `launcher`, `ranks`
 # (all of them) or `one` of the ranks; WANTED: exit statuses that are right.
 stop_in_phases() {
-    local ranks=$1 folder=$2 to=$3 wanted=$4 in_time targets
+    local n_ranks=$1 folder=$2 to=$3 wanted=$4 in_time targets
     shift 4
     while [ $# -gt 0 ]; do
-        if begin "$ranks" "$folder" "$2"; then
+        if begin "$n_ranks" "$folder" "$2"; then
             pause_ms $((RANDOM % 200))
             case $to in
-            one) mapfile -t targets < <(tail -n 1 ranks) ;;
-            *) mapfile -t targets <"$to" ;;
+            one) mapfile -t targets < <(tail -n 1 "$ranks") ;;
+            *) mapfile -t targets <"tmp/$to" ;;
             esac
             stop "$1" 10 "${targets[@]}"
             in_time=$?
@@ -118,7 +118,7 @@ stop_in_phases() {
         fi
         shift 2
     done
-    check "after these signals to $to: as uninterrupted" ends_as "$ranks" "$folder"
+    check "after these signals to $to: as uninterrupted" ends_as "$n_ranks" "$folder"
     rm -rf "$folder"
 }
 
@@ -134,7 +134,7 @@ stop_in_phases 2 ended launcher '75 1 130 143' TERM 'lookup graph' INT training
 
 for phase in 'lookup graph' training; do
     begin 3 dead "$phase"
-    kill -9 "$(tail -n 1 ranks)"
+    kill -9 "$(tail -n 1 "$ranks")"
     began=$(now_ms)
     finished
     check "one of 3 ranks killed in $phase: the job ends with a status not 0 (nor by hanging)" \
