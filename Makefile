@@ -185,7 +185,8 @@ $(DEMO_DATA): | $(PROGRAM)
 	$(PROGRAM) data import idx $(FASHION_MNIST) $@
 
 run-demo: $(DEMO_DATA)
-	sed -n 's/^#: \{0,1\}//p' input/demo.ini
+	sed -n '/^#/!q; s/^# \{0,1\}//p' input/demo.ini
+	echo; echo 'About ten minutes on two cores. It may be stopped (Ctrl-C) at any time: make demo goes on from there.'; echo
 	$(MPIRUN) -np 2 $(PROGRAM) run input/demo.ini
 
 # ---- tests -------------------------------------------------------------------------------------------------------
