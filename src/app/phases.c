@@ -217,21 +217,24 @@ static dc_status look_up(dc_pipeline *p)
     return DC_OK;
 }
 
+/* Chosen once, and kept at once: the searches' checkpoints belong to these targets, whatever becomes of the graph. */
 static dc_status choose_targets(dc_pipeline *p)
 {
     bool chosen = false;
     for (int m = 0; m < DC_METRICS; m++)
         chosen |= p->progress.target[m] > 0;
-    if (!dc_pipeline_constrained(p) || chosen)
+    if (!dc_pipeline_constrained(p))
         return DC_OK;
-    dc_status status = p->world->rank == 0 ? look_up(p) : DC_OK;
-    DC_TRY_ALL(p->world, status);
-    DC_TRY(dc_comm_bcast(p->world, 0, &p->progress, sizeof p->progress));
+    if (!chosen) {
+        DC_TRY_ALL(p->world, p->world->rank == 0 ? look_up(p) : DC_OK);
+        DC_TRY(dc_comm_bcast(p->world, 0, &p->progress, sizeof p->progress));
+        DC_TRY(dc_pipeline_save(p));
+    }
     for (int m = 0; m < p->budgets.n; m++) {
         dc_metric metric = p->budgets.table[m]->metric;
-        dc_log_info(p->log, "%s: for a budget of %s the search is held to %s", dc_metric_name(metric),
+        dc_log_info(p->log, "%s: for a budget of %s the search is held to %s%s", dc_metric_name(metric),
                     dc_format_count((int64_t)p->budgets.limit[m]).s,
-                    dc_format_count((int64_t)p->progress.target[metric]).s);
+                    dc_format_count((int64_t)p->progress.target[metric]).s, chosen ? ", as before the restart" : "");
     }
     return DC_OK;
 }
@@ -278,11 +281,7 @@ static dc_status train_candidates(dc_pipeline *p, const dc_indices *train, const
 {
     char directory[DC_PATH_CHARS];
     DC_TRY(dc_pipeline_folder(p, "candidates", directory));
-    dc_train_options options = dc_settings_train(&p->settings, p->dataset);
-    options.epochs = p->settings.select_epochs;
-    options.drop_path_rate = 0; /* regularisation for long trainings only blurs a short one */
-    if (options.schedule.warmup_epochs > options.epochs / 4.0)
-        options.schedule.warmup_epochs = options.epochs / 4.0;
+    const dc_train_options options = dc_settings_select(&p->settings, p->dataset);
     const dc_train_job common = {.backend = p->backend,
                                  .dataset = p->dataset,
                                  .train = train,
@@ -367,12 +366,18 @@ dc_status dc_phase_keep_genotype(dc_pipeline *p, const dc_genotype *genotype)
 static dc_status train_target(dc_pipeline *p, const dc_genotype *genotype, dc_train_result *result)
 {
     char folder[DC_PATH_CHARS], checkpoint[DC_PATH_CHARS], best[DC_PATH_CHARS], last[DC_PATH_CHARS], csv[DC_PATH_CHARS];
-    DC_TRY(dc_phase_keep_genotype(p, genotype));
     DC_TRY(dc_pipeline_folder(p, "training", folder));
     DC_TRY(dc_path_join(folder, "checkpoint.h5", checkpoint));
+    /* a folder that has a training has its genotype too; another one's training will be refused, and leaves it */
+    bool begun = p->world->rank == 0 && dc_state_exists(checkpoint);
+    DC_TRY_ALL(p->world, p->world->rank == 0 && !begun ? write_genotype(p, genotype) : DC_OK);
     DC_TRY(dc_path_join(folder, "best.h5", best));
     DC_TRY(dc_path_join(folder, "last.h5", last));
     DC_TRY(dc_path_join(folder, "epochs.csv", csv));
+    dc_hash identity;
+    dc_hash_init(&identity);
+    dc_hash_u64(&identity, p->identity);
+    dc_hash_u64(&identity, dc_genotype_hash(genotype));
     const dc_train_options options = dc_settings_train(&p->settings, p->dataset);
     const dc_train_job job = {.name = "training",
                               .backend = p->backend,
@@ -382,7 +387,7 @@ static dc_status train_target(dc_pipeline *p, const dc_genotype *genotype, dc_tr
                               .genotype = genotype,
                               .options = &options,
                               .seed = dc_pipeline_seed(p, "train", 0, 0),
-                              .identity = p->identity ^ dc_genotype_hash(genotype),
+                              .identity = dc_hash_end(&identity),
                               .checkpoint = checkpoint,
                               .best = best,
                               .last = last,

@@ -77,6 +77,11 @@ static dc_status load_progress(dc_pipeline *p)
     return DC_OK;
 }
 
+dc_status dc_pipeline_save(const dc_pipeline *p)
+{
+    return dc_comm_agree(p->world, p->world->rank == 0 ? save_progress(p) : DC_OK);
+}
+
 void dc_pipeline_begin(dc_pipeline *p, dc_phase phase)
 {
     p->phase_started_s = dc_clock_seconds();
@@ -96,7 +101,7 @@ dc_status dc_pipeline_end(dc_pipeline *p, dc_phase phase, dc_status status)
         return status;
     char interruption[512];
     snprintf(interruption, sizeof interruption, "%s", dc_status_message());
-    dc_status saved = dc_comm_agree(p->world, p->world->rank == 0 ? save_progress(p) : DC_OK);
+    dc_status saved = dc_pipeline_save(p);
     return saved == DC_OK && status != DC_OK ? dc_fail(status, "%s", interruption) : saved;
 }
 
@@ -117,6 +122,9 @@ static dc_status check_batches(const dc_pipeline *p)
 {
     const dc_search_options search = dc_settings_search(&p->settings, p->dataset);
     dc_indices train, validation;
+    if (!p->dataset->split[DC_SPLIT_TEST].n)
+        return dc_fail(DC_ERR_INPUT, "%s has no test images, which the trained network is evaluated on",
+                       p->settings.data_file);
     DC_TRY(dc_split_indices(p->dataset, 0, search.train, search.validation, &train, &validation));
     uint32_t n_train = train.n, n_validation = validation.n;
     dc_indices_clear(&train);
@@ -148,7 +156,11 @@ static dc_status prepare_own(dc_pipeline *p, const char *config, const dc_args *
     p->budgets = dc_settings_budgets(s, p->tables);
     DC_TRY(dc_budgets_check(p->deriver, &p->budgets));
     p->config_hash = dc_config_hash(&dc_settings_schema, s, NULL);
-    p->identity = p->config_hash ^ p->dataset->hash;
+    dc_hash identity;
+    dc_hash_init(&identity);
+    dc_hash_u64(&identity, p->config_hash);
+    dc_hash_u64(&identity, p->dataset->hash);
+    p->identity = dc_hash_end(&identity);
     return DC_OK;
 }
 
@@ -228,6 +240,10 @@ static void introduce(const dc_pipeline *p)
 dc_status dc_pipeline_open(dc_pipeline *p)
 {
     const dc_comm *world = p->world;
+    if (p->settings.ranks_per_search > world->size)
+        return dc_fail(DC_ERR_INPUT,
+                       "[lug] ranks_per_search = %d, but the job has %d rank%s: start more (mpirun -np N)",
+                       p->settings.ranks_per_search, world->size, world->size == 1 ? "" : "s");
     DC_TRY_ALL(world, world->rank == 0 ? open_folder(p) : dc_log_open(world->rank, world->size, false, NULL, &p->log));
     DC_TRY(dc_comm_bcast(world, 0, &p->progress, sizeof p->progress));
     introduce(p);

@@ -53,6 +53,9 @@ void dc_pipeline_close(dc_pipeline *p);
 dc_status dc_pipeline_path(const dc_pipeline *p, const char *name, char path[DC_PATH_CHARS]);
 dc_status dc_pipeline_folder(const dc_pipeline *p, const char *name, char path[DC_PATH_CHARS]);
 
+/* Writes run.h5: p->progress. Collective. */
+dc_status dc_pipeline_save(const dc_pipeline *p);
+
 /* A phase's beginning and end: its wall time is added up over restarts, also when it is interrupted. Collective. */
 void dc_pipeline_begin(dc_pipeline *p, dc_phase phase);
 dc_status dc_pipeline_end(dc_pipeline *p, dc_phase phase, dc_status status);

@@ -83,10 +83,9 @@ static dc_status plan_searches(const dc_pipeline *p, int64_t items, const char *
 
 /* The largest network within the budget stands for the one that will be found: sep_conv_5x5 everywhere is the heaviest
  * of the space, and the budget's share of it scales the work. */
-static dc_status plan_training(const dc_pipeline *p, int ranks, int epochs, int64_t items, int64_t images,
-                               const char *name, phase_plan *plan)
+static dc_status plan_training(const dc_pipeline *p, const dc_train_options *o, int ranks, int64_t items,
+                               int64_t images, const char *name, phase_plan *plan)
 {
-    dc_train_options o = dc_settings_train(&p->settings, p->dataset);
     dc_log_probability flat;
     dc_genotype genotype;
     dc_train_memory memory;
@@ -95,16 +94,16 @@ static dc_status plan_training(const dc_pipeline *p, int ranks, int epochs, int6
             for (int k = 0; k < DC_DARTS_N_OPS; k++)
                 flat[t][e][k] = p->tables[DC_METRIC_MACS].cost[t][e][k] / p->limits[DC_METRIC_MACS].max;
     DC_TRY(dc_derive(p->deriver, flat, &p->budgets, &genotype, NULL));
-    DC_TRY(dc_train_plan(p->backend, p->dataset, &genotype, &o, ranks, &memory));
+    DC_TRY(dc_train_plan(p->backend, p->dataset, &genotype, o, ranks, &memory));
     double macs = dc_cost_table_count(&p->tables[DC_METRIC_MACS], &genotype);
-    int64_t steps = steps_of(images, o.batch, false);
+    int64_t steps = steps_of(images, o->batch, false);
     *plan = (phase_plan){name,
                          memory.arena_bytes,
                          memory.model_bytes,
                          memory.data_bytes,
                          items,
-                         steps * epochs,
-                         3.0 * macs * (double)images * epochs * (double)items};
+                         steps * o->epochs,
+                         3.0 * macs * (double)images * o->epochs * (double)items};
     return DC_OK;
 }
 
@@ -118,10 +117,11 @@ static dc_status plan_phases(const dc_pipeline *p, int ranks, phase_plan *phases
         DC_TRY(plan_searches(p, (int64_t)s->lug_points * s->lug_seeds, dc_phase_names[DC_PHASE_LUG], &phases[(*n)++]));
     DC_TRY(plan_searches(p, s->runs, dc_phase_names[DC_PHASE_SEARCH], &phases[(*n)++]));
     DC_TRY(list_sizes(p, &search, &train, &validation));
-    DC_TRY(plan_training(p, 1, s->select_epochs, s->runs + s->select_candidates, train, dc_phase_names[DC_PHASE_SELECT],
+    const dc_train_options brief = dc_settings_select(s, p->dataset), whole = dc_settings_train(s, p->dataset);
+    DC_TRY(plan_training(p, &brief, 1, s->runs + s->select_candidates, train, dc_phase_names[DC_PHASE_SELECT],
                          &phases[(*n)++]));
-    return plan_training(p, ranks, s->target.epochs, 1, p->dataset->split[DC_SPLIT_TRAIN].n,
-                         dc_phase_names[DC_PHASE_TRAIN], &phases[(*n)++]);
+    return plan_training(p, &whole, ranks, 1, p->dataset->split[DC_SPLIT_TRAIN].n, dc_phase_names[DC_PHASE_TRAIN],
+                         &phases[(*n)++]);
 }
 
 static size_t total_bytes(const phase_plan *plan)

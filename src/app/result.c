@@ -204,16 +204,16 @@ static void print_end(const dc_pipeline *p, const dc_outcome *o, FILE *out)
     fprintf(out, "  %s/genotype.txt         the architecture\n", f);
     if (o->training)
         fprintf(out, "  %s/training/best.h5     the trained weights (last.h5: of the last epoch)\n", f);
+    const char *given = p->settings.lug_file, *folder = *given ? "" : f, *lug = *given ? given : "/lug.h5";
     if (p->lug.n)
-        fprintf(out, "  %s/lug.h5               the lookup graph: serves any budget of this data set\n",
-                *p->settings.lug_file ? "(yours)" : f);
+        fprintf(out, "  %s%s               the lookup graph: serves any budget of this data set\n", folder, lug);
     fprintf(out, "\nWhat to try next\n\n");
     if (p->settings.budget[DC_METRIC_PARAMS] && p->lug.n > 0)
         fprintf(out,
                 "  another budget with the same lookup graph:\n    mpirun -np %d dcanas run CONFIG --set "
-                "run.name=smaller --set budget.params=%" PRId64 " --set lug.file=%s/lug.h5\n",
+                "run.name=smaller --set budget.params=%" PRId64 " --set lug.file=%s%s\n",
                 p->world->size, (p->settings.budget[DC_METRIC_PARAMS] + (int64_t)p->limits[DC_METRIC_PARAMS].min) / 2,
-                f);
+                folder, lug);
     fprintf(out,
             "  a longer training of this architecture:\n    mpirun -np %d dcanas train CONFIG --genotype "
             "%s/genotype.txt --set run.name=longer --set target.epochs=%d\n",

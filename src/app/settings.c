@@ -237,7 +237,7 @@ dc_status dc_settings_check(const dc_settings *s)
 {
     if (!*s->data_file)
         return dc_fail(DC_ERR_INPUT, "[data] file is not set: give the file that `dcanas data import` made");
-    if (strchr(s->run.name, '/'))
+    if (strchr(s->run.name, '/') || strcmp(s->run.name, ".") == 0 || strcmp(s->run.name, "..") == 0)
         return dc_fail(DC_ERR_INPUT, "[run] name = %s: a name, not a path (the folder is [run] output)", s->run.name);
     if (s->bottleneck && s->search.channels % 4)
         return dc_fail(DC_ERR_INPUT, "[search] channels = %d must be a multiple of 4 when [search] bottleneck = yes",
@@ -307,6 +307,16 @@ dc_train_options dc_settings_train(const dc_settings *s, const dc_dataset *datas
                               .schedule = schedule_of(&s->target),
                               .drop_path_rate = s->target_drop_path,
                               .augment = augment_of(&s->target)};
+}
+
+dc_train_options dc_settings_select(const dc_settings *s, const dc_dataset *dataset)
+{
+    dc_train_options options = dc_settings_train(s, dataset);
+    options.epochs = s->select_epochs;
+    options.drop_path_rate = 0; /* regularisation for long trainings only blurs a short one */
+    if (options.schedule.warmup_epochs > options.epochs / 4.0)
+        options.schedule.warmup_epochs = options.epochs / 4.0;
+    return options;
 }
 
 dc_search_options dc_settings_search(const dc_settings *s, const dc_dataset *dataset)

@@ -59,6 +59,7 @@ dc_status dc_settings_load(const char *path, const dc_args *args, dc_settings *s
 
 /* What the modules take, for a data set. */
 dc_train_options dc_settings_train(const dc_settings *settings, const dc_dataset *dataset);
+dc_train_options dc_settings_select(const dc_settings *settings, const dc_dataset *dataset); /* short trainings */
 dc_search_options dc_settings_search(const dc_settings *settings, const dc_dataset *dataset);
 dc_network_options dc_settings_network(const dc_settings *settings, const dc_dataset *dataset);
 
