@@ -55,6 +55,7 @@ for ranks in 1 2 3 4; do
     passes $ranks test_comm collectives
     passes $ranks test_buckets all
     passes $ranks test_farm all
+    passes $ranks test_train_parallel all
 done
 
 missing='\[data\] file = x.h5 is missing'
