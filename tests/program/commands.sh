@@ -1,0 +1,134 @@
+#!/bin/bash
+# The commands beside a run: count, limits, plan, eval, data info, and everybody's --help.
+# shellcheck disable=SC2317 # functions that `check` calls
+# shellcheck source=tests/program/common.sh
+. "$(dirname "$0")/common.sh"
+
+# says KEY VALUE: the last command's JSON holds this number (or text).
+says() {
+    [ "$status" = 0 ] && [ "$(number "$1" "$out")" = "$2" ]
+}
+
+# ---- count: the published networks, exactly ----
+
+# counts PARAMS MACS ARGUMENTS...
+counts() {
+    local params=$1 macs=$2
+    shift 2
+    run 0 count "$@" --json
+    check "count $*: $params parameters" says params "$params"
+    check "count $*: $macs multiply-accumulates" says macs "$macs"
+}
+
+counts 3349342 528359040 DARTS_V2
+check 'count DARTS_V2: 3825768 parameters with the auxiliary head' says params_with_auxiliary 3825768
+check 'count DARTS_V2: activation memory is counted' [ "$(number peak_activation_bytes "$out")" -gt 0 ]
+counts 3634678 556670592 PC_DARTS_cifar
+counts 3433798 532174464 PDARTS
+counts 4718752 529911552 DARTS_V2 --network imagenet
+counts 5270560 571137408 PC_DARTS_cifar --network imagenet
+counts 4944352 542819328 PDARTS --network imagenet
+counts 3349342 528359040 DARTS_V2 --network cifar --classes 10 --channels 36 --cells 20 --input 3x32x32
+run 0 count supernet --json
+check 'count supernet: 1930618 weights with all switches off' says params 1930618
+
+# ---- limits ----
+
+geometry=(--channels 4 --cells 3 --classes 4 --input 1x8x8)
+run 0 limits --space darts --network cifar "${geometry[@]}" --json
+check 'limits: JSON' [ "$status" = 0 ]
+check 'limits: the smallest and the largest network of tiny.ini' grep -q 1592 "$out"
+check '... in parameters' grep -q 19064 "$out"
+check '... and in multiply-accumulates' grep -q 268288 "$out"
+for network in cifar imagenet; do
+    run 0 limits --network $network
+    check "limits --network $network" [ "$status" = 0 ]
+done
+
+# ---- plan ----
+
+run 0 plan "$ini" --json
+check 'plan: JSON' [ "$status" = 0 ]
+check 'plan: four phases' [ "$(grep -c '"arena_bytes":' "$out")" = 4 ]
+check 'plan: steps of a search, a candidate, the training' [ \
+    "$(sed -n 's/.*"steps":[[:space:]]*\([0-9]*\).*/\1/p' "$out" | tr '\n' ' ')" = '15 15 5 30 ' ]
+check 'plan: items' [ "$(sed -n 's/.*"items":[[:space:]]*\([0-9]*\).*/\1/p' "$out" | tr '\n' ' ')" = '4 2 4 1 ' ]
+check 'plan: makes no folder' [ ! -e output ]
+cp "$out" one.json
+run 0 plan "$ini" --json --ranks 2
+check 'plan --ranks 2: says so' says ranks 2
+# arena FILE: of the training, the last phase.
+arena() {
+    sed -n 's/.*"arena_bytes":[[:space:]]*\([0-9]*\).*/\1/p' "$1" | tail -n 1
+}
+check 'plan --ranks 2: a rank of the training needs less memory' [ "$(arena "$out")" -lt "$(arena one.json)" ]
+run 2 plan "$ini"
+check 'plan under mpirun: prints once' [ "$(grep -c '^ *training' "$out")" = 1 ]
+
+# ---- search, train, eval ----
+
+run 2 lug "$ini" --set run.output=steps
+check 'lug' [ "$status" = 0 -a -e steps/tiny/lug.h5 ]
+run 2 search "$ini" --set run.output=steps
+check 'search' [ "$status" = 0 -a -e steps/tiny/genotype.txt ]
+run 2 train "$ini" --set run.output=steps
+check 'train' [ "$status" = 0 ]
+run 2 run "$ini" --set run.output=whole
+check 'lug, search and train, one by one, end as run' cmp steps/tiny/training/last.h5 whole/tiny/training/last.h5
+run 2 run "$ini" --set run.output=whole
+check 'a finished run that is started again does nothing anew' cmp steps/tiny/training/last.h5 whole/tiny/training/last.h5
+check '... and shows its summary' grep -q 'accuracy' "$out"
+
+folder=whole/tiny
+check 'result.json: the network fits' grep -q '"fits":[[:space:]]*true' $folder/result.json
+check 'result.json: and its parameters are at most the budget' [ "$(number params $folder/result.json)" -le 6000 ]
+run 0 count $folder/genotype.txt "${geometry[@]}" --json
+check 'count of the genotype found: as in result.json' says macs "$(number macs $folder/result.json)"
+result_params=$(grep -v '^		' $folder/result.json | sed -n 's/.*"params":[[:space:]]*\([0-9]*\),*/\1/p')
+check '... parameters too' says params "$result_params"
+
+accuracy=$(number test_accuracy $folder/result.json)
+best=$(number best_test_accuracy $folder/result.json)
+for n_ranks in 0 1 2 3; do
+    run $n_ranks eval $folder/training/last.h5 tiny.h5 --json
+    check "eval last.h5 ($n_ranks ranks): the test accuracy of result.json" says accuracy "$accuracy"
+    check "eval last.h5 ($n_ranks ranks): each image once" says images 100
+    run $n_ranks eval $folder/training/best.h5 tiny.h5 --json
+    check "eval best.h5 ($n_ranks ranks): the best accuracy of result.json" says accuracy "$best"
+done
+run 3 eval $folder/training/best.h5 tiny.h5 --json --batch 1
+check 'eval --batch 1: the same' says accuracy "$best"
+run 0 eval $folder/training/checkpoint.h5 tiny.h5 --json --threads 2
+check 'eval checkpoint.h5: as last.h5' says accuracy "$accuracy"
+run 0 eval $folder/training/best.h5 tiny.h5 --split train
+check 'eval --split train, as text' grep -q '320' "$out"
+
+# ---- data ----
+
+run 0 data info tiny.h5 --json --verify
+check 'data info: images' says train_images 320
+check 'data info: images for testing' says test_images 100
+check 'data info: verified' grep -q '"verified":[[:space:]]*true' "$out"
+gzip -c idx/train-images-idx3-ubyte >images.gz
+run 0 data import idx zipped.h5 --classes 4 --name idx --train-images images.gz \
+    --train-labels idx/train-labels-idx1-ubyte --test-images idx/t10k-images-idx3-ubyte \
+    --test-labels idx/t10k-labels-idx1-ubyte
+check 'data import of gzip files: the same data set' cmp tiny.h5 zipped.h5
+
+# ---- help ----
+
+for command in run lug search train eval plan count limits data 'data import' 'data info'; do
+    # shellcheck disable=SC2086
+    run 0 $command --help
+    check "$command --help" [ "$status" = 0 -a ! -s "$err" ]
+    check "$command --help: says how it is used" grep -q "^usage: dcanas $command" "$out"
+done
+run 0 --help
+check '--help: lists all commands' [ "$(grep -cE '^  (run|lug|search|train|eval|plan|count|limits|data) ' "$out")" = 9 ]
+run 0 --version
+check '--version' grep -q '[0-9]\.[0-9]' "$out"
+run 0 run --keys
+check 'run --keys: documents every key' grep -q 'epochs' "$out"
+run 2 --help
+check '--help under mpirun: once' [ "$(grep -c '^usage' "$out")" = 1 ]
+finish
