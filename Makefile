@@ -90,7 +90,7 @@ TEST_SUPPORT := $(BUILD)/libtests.a
 TEST_SOURCES := $(wildcard tests/*/*.c)
 UNIT_TESTS   := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(filter tests/unit/test_%,$(TEST_SOURCES)))
 MPI_TESTS    := $(patsubst tests/mpi/%.c,$(BUILD)/mpi-tests/%,$(filter tests/mpi/test_%,$(TEST_SOURCES)))
-BENCHES      := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(filter tests/bench/%,$(TEST_SOURCES)))
+BENCHES      := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(filter tests/bench/bench_%,$(TEST_SOURCES)))
 FUZZERS      := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(filter tests/fuzz/%,$(TEST_SOURCES)))
 
 ifeq ($(V),1)
@@ -143,7 +143,7 @@ $(BUILD)/$(1)/%: $(BUILD)/tests/$(2)/%.o $(3) | $(LINKED)
 endef
 $(eval $(call test_rule,tests,unit,$(TEST_SUPPORT) $(LIBRARY),-lcmocka))
 $(eval $(call test_rule,mpi-tests,mpi,$(TEST_SUPPORT) $(LIBRARY)))
-$(eval $(call test_rule,bench,bench,$(TEST_SUPPORT) $(LIBRARY)))
+$(eval $(call test_rule,bench,bench,$(BUILD)/tests/bench/profile.o $(LIBRARY)))
 $(eval $(call test_rule,fuzz,fuzz,$(BUILD)/libreaders.a,-fsanitize=fuzzer))
 
 -include $(OBJECTS:.o=.d) $(BUILD)/src/app/main.d $(TEST_SOURCES:%.c=$(BUILD)/%.d)
