@@ -25,6 +25,8 @@ OPT    ?= -O3
 EXTRA  ?=
 LINKED ?=
 
+MAKEFLAGS += --no-print-directory
+
 # MPI's compiler wrapper calls the compiler that is asked for, Open MPI's and MPICH's by these.
 ifneq ($(origin CC),default)
 export OMPI_CC  := $(CC)

@@ -49,17 +49,8 @@ violations() {
     )
 }
 
-n=0
-# report NAME FINDINGS: passes when there are none.
-report() {
-    n=$((n + 1))
-    if [ -z "$2" ]; then
-        echo "ok $n - $1"
-    else
-        echo "not ok $n - $1"
-        echo "$2" | sed 's/^/# /'
-    fi
-}
+# shellcheck source=tests/tap.sh
+. tests/tap.sh
 
 report 'a layer includes only itself and those before it' "$(violations layers .)"
 report 'files have at most 600 lines' "$(violations files .)"
@@ -79,4 +70,4 @@ count() {
     [ "$found" -eq "$2" ] || echo "$1: $found findings instead of $2"
 }
 report 'planted violations are found' "$(count layers 4 && count files 1 && count functions 1 && count exits 700)"
-echo "1..$n"
+plan

@@ -1,20 +1,8 @@
 #!/bin/sh
 # Format, static analysis and shell scripts, as TAP. usage: tests/lint.sh, from the root.
-n=0
-# report NAME FINDINGS: passes when there are none.
-report() {
-    n=$((n + 1))
-    if [ -z "$2" ]; then
-        echo "ok $n - $1"
-    else
-        echo "not ok $n - $1"
-        echo "$2" | sed 's/^/# /'
-    fi
-}
-skip() {
-    n=$((n + 1))
-    echo "ok $n - $1 # SKIP $2"
-}
+# shellcheck source=tests/tap.sh
+. tests/tap.sh
+
 # sources PATTERN...: the project's files, outside a git checkout those found.
 sources() {
     git ls-files --cached --others --exclude-standard -- "$@" 2>/dev/null | while read -r file; do
@@ -50,4 +38,4 @@ fi
 
 report 'no blanks at the ends of lines' "$(sources '*.[ch]' '*.sh' '*.py' '*.ini' '*.md' Makefile .ci/run |
     xargs grep -n '[[:blank:]]$')"
-echo "1..$n"
+plan
