@@ -105,14 +105,14 @@ static void fold_relus(maker *m)
 }
 
 /* A concat whose inputs can be computed right in their place. In backward its own gradient is written first, whole, so
- * every other reader of an input must come before it. */
-static bool can_view(const maker *m, int id, const bool *in_concat)
+ * every other reader of an input (also another concat) must come before it. */
+static bool can_view(const maker *m, int id)
 {
     const dc_node *node = &m->graph->nodes[id];
     for (int k = 0; k < node->n_inputs; k++) {
         int x = node->inputs[k];
         const dc_node *input = &m->graph->nodes[x];
-        if (in_concat[x] || input->op == DC_OP_INPUT || (input->op == DC_OP_RELU && m->plan->nodes[x].folded) ||
+        if (input->op == DC_OP_INPUT || (input->op == DC_OP_RELU && m->plan->nodes[x].folded) ||
             m->last_reader[x] != id)
             return false;
         for (int j = 0; j < k; j++)
@@ -122,33 +122,27 @@ static bool can_view(const maker *m, int id, const bool *in_concat)
     return true;
 }
 
-static dc_status place_concats(maker *m)
+static void place_concats(maker *m)
 {
     for (int i = 0; i < m->n; i++) {
         m->value_root[i] = i;
         m->value_channel[i] = 0;
     }
     if (!m->layout->concat_views)
-        return DC_OK;
-    bool *in_concat = dc_alloc_zeroed((size_t)m->n);
-    if (!in_concat)
-        return DC_ERR_MEMORY;
+        return;
     for (int i = m->n - 1; i >= 0; i--) { /* outer concats first: their place is known when inner ones ask for it */
         const dc_node *node = &m->graph->nodes[i];
-        if (node->op != DC_OP_CONCAT || !m->plan->nodes[i].active || !can_view(m, i, in_concat))
+        if (node->op != DC_OP_CONCAT || !m->plan->nodes[i].active || !can_view(m, i))
             continue;
         m->plan->nodes[i].folded = true;
         int channel = m->value_channel[i];
         for (int k = 0; k < node->n_inputs; k++) {
             int x = node->inputs[k];
-            in_concat[x] = true;
             m->value_root[x] = m->value_root[i];
             m->value_channel[x] = channel;
             channel += m->graph->nodes[x].shape.c;
         }
     }
-    free(in_concat);
-    return DC_OK;
 }
 
 /* ---- gradients: who needs one, who writes it first ---- */
@@ -191,7 +185,7 @@ static void mark_written(const maker *m, int id, bool *written)
 /* An add's input with no other reader has the add's own gradient. */
 static bool shares_gradient(const maker *m, int add, int x)
 {
-    return m->graph->nodes[add].op == DC_OP_ADD && m->n_readers[x] == 1 && m->value_root[x] == x && !m->kept[x] &&
+    return m->graph->nodes[add].op == DC_OP_ADD && m->n_readers[x] == 1 && !m->kept[x] &&
            m->graph->nodes[x].op != DC_OP_CONCAT;
 }
 
@@ -448,7 +442,7 @@ static dc_status make(maker *m, interval *all)
     mark_active(m);
     fold_relus(m);
     count_readers(m);
-    DC_TRY(place_concats(m));
+    place_concats(m);
     DC_TRY(mark_gradients(m));
     DC_TRY(order_gradient_writes(m));
     value_lifetimes(m);

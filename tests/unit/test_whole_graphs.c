@@ -2,6 +2,7 @@
  * place and one arena for all, against the reference, where every node has memory of its own and nothing is folded. */
 #include "backend/executor.h"
 #include "nn/params.h"
+#include "tests/support/random_graph.h"
 #include "tests/support/reference_backend.h"
 
 #include <setjmp.h>
@@ -15,7 +16,7 @@
 #include <cmocka.h>
 #include <math.h>
 
-enum { BATCH = 20, IMAGES = 18, CHANNELS = 3, SIZE = 8, CLASSES = 7 };
+enum { BATCH = 20, IMAGES = 18, CHANNELS = 3, SIZE = 8, CLASSES = RANDOM_GRAPH_CLASSES, N_RANDOM = 60 };
 
 static void must(dc_status status)
 {
@@ -206,6 +207,7 @@ static void compare_metrics(machine *a, machine *b)
 static void poison(machine *m)
 {
     memset(m->arena.memory, 0xff, m->arena.bytes);
+    memset(m->params->grads, 0xff, m->params->count * sizeof(float));
 }
 
 static void compare_training(machine *a, machine *b)
@@ -224,9 +226,9 @@ static void compare_training(machine *a, machine *b)
     compare_stores(a, b, false, DC_ROLE_STATE);
 }
 
-static void check(dc_graph *(*network)(void), bool training)
+/* Takes the graph over. */
+static void check(dc_graph *g, bool training)
 {
-    dc_graph *g = network();
     dc_backend *cpu, *reference;
     must(dc_backend_create("cpu", 2, &cpu));
     must(dc_reference_backend_create(&reference));
@@ -255,34 +257,42 @@ static void check(dc_graph *(*network)(void), bool training)
 static void a_target_network_trains(void **state)
 {
     (void)state;
-    check(target_network, true);
+    check(target_network(), true);
 }
 
 static void a_target_network_infers(void **state)
 {
     (void)state;
-    check(target_network, false);
+    check(target_network(), false);
 }
 
 static void a_supernet_trains(void **state)
 {
     (void)state;
-    check(supernet, true);
+    check(supernet(), true);
 }
 
 static void a_supernet_infers(void **state)
 {
     (void)state;
-    check(supernet, false);
+    check(supernet(), false);
+}
+
+static void any_graph_trains_and_infers(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < N_RANDOM; seed++) {
+        check(random_graph(seed), true);
+        check(random_graph(seed), false);
+    }
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_target_network_trains),
-        cmocka_unit_test(a_target_network_infers),
-        cmocka_unit_test(a_supernet_trains),
-        cmocka_unit_test(a_supernet_infers),
+        cmocka_unit_test(a_target_network_trains),     cmocka_unit_test(a_target_network_infers),
+        cmocka_unit_test(a_supernet_trains),           cmocka_unit_test(a_supernet_infers),
+        cmocka_unit_test(any_graph_trains_and_infers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,366 @@
+/* Plans of random graphs, executed on a memory that remembers only who wrote each piece last: what a node reads must
+ * still be there, in forward and in backward, and gradients must be complete before they are used. */
+#include "base/rng.h"
+#include "graph/plan.h"
+#include "tests/support/random_graph.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { LANE = 16, BATCH = 20, PIECE = 64, N_GRAPHS = 400 };
+
+enum kind { VALUE = 1, GRAD, SAVED, SCRATCH };
+
+typedef struct memory {
+    const dc_graph *graph;
+    const dc_plan *plan;
+    int *owner;   /* of each PIECE bytes */
+    int *written; /* per node: contributions to its gradient so far */
+    int *alias;   /* per node: whose gradient its own is */
+    uint64_t seed;
+} memory;
+
+static int tag(enum kind kind, int node)
+{
+    return node * 8 + (int)kind;
+}
+
+/* Sizes that vary with the node, some 0. */
+static void extra(const void *context, const dc_graph *graph, int node, int batch, bool relu_input, size_t *saved,
+                  size_t *forward, size_t *backward)
+{
+    (void)context, (void)batch, (void)relu_input;
+    *saved = (size_t)(node * 37 % 5) * 50;
+    *forward = (size_t)(node * 53 % 4) * 90 + (size_t)graph->nodes[node].n_params;
+    *backward = (size_t)(node * 29 % 7) * 70;
+}
+
+/* ---- pieces of memory ---- */
+
+static void paint(memory *m, size_t offset, size_t bytes, int who)
+{
+    assert_int_equal(offset % PIECE, 0);
+    assert_true(offset + bytes <= m->plan->arena_bytes);
+    for (size_t i = offset / PIECE; i * PIECE < offset + bytes; i++)
+        m->owner[i] = who;
+}
+
+static void check_owner(const memory *m, size_t offset, size_t bytes, int who)
+{
+    for (size_t i = offset / PIECE; i * PIECE < offset + bytes; i++)
+        if (m->owner[i] != who)
+            fail_msg("graph %llu: '%s' (%d) was overwritten by '%s' (%d)", (unsigned long long)m->seed,
+                     m->graph->nodes[who / 8].name, who % 8, m->graph->nodes[m->owner[i] / 8].name, m->owner[i] % 8);
+}
+
+/* Every piece of a tensor, or channel range of one. */
+static void each(memory *m, int node, dc_place place, int who, bool write)
+{
+    dc_shape s = m->graph->nodes[node].shape;
+    assert_true(place.offset_bytes != SIZE_MAX);
+    size_t channel = (size_t)s.h * (size_t)s.w * LANE * sizeof(float);
+    size_t blocks = (size_t)m->plan->rounded_batch / LANE;
+    if (m->graph->nodes[node].batch_free) {
+        channel = (size_t)s.c * (size_t)s.h * (size_t)s.w * sizeof(float);
+        blocks = 1;
+        s.c = 1;
+    } else {
+        assert_true(place.first_channel + s.c <= place.storage_channels);
+    }
+    for (size_t b = 0; b < blocks; b++) {
+        size_t first = b * (size_t)place.storage_channels * channel + (size_t)place.first_channel * channel;
+        if (write)
+            paint(m, place.offset_bytes + first, (size_t)s.c * channel, who);
+        else
+            check_owner(m, place.offset_bytes + first, (size_t)s.c * channel, who);
+    }
+}
+
+static void at_offset(memory *m, int node, size_t offset, size_t bytes, enum kind kind, bool write)
+{
+    if (!bytes)
+        return;
+    if (write)
+        paint(m, offset, bytes, tag(kind, node));
+    else
+        check_owner(m, offset, bytes, tag(kind, node));
+}
+
+static bool is_view(const memory *m, int node)
+{
+    return m->graph->nodes[node].op == DC_OP_CONCAT && m->plan->nodes[node].folded;
+}
+
+/* ---- values ---- */
+
+static void check_value(memory *m, int node)
+{
+    const dc_node *n = &m->graph->nodes[node];
+    if (n->op == DC_OP_INPUT)
+        return;
+    if (!is_view(m, node)) {
+        each(m, node, m->plan->nodes[node].value, tag(VALUE, node), false);
+        return;
+    }
+    int channel = m->plan->nodes[node].value.first_channel;
+    for (int k = 0; k < n->n_inputs; k++) {
+        dc_place part = m->plan->nodes[n->inputs[k]].value, whole = m->plan->nodes[node].value;
+        assert_int_equal(part.offset_bytes, whole.offset_bytes);
+        assert_int_equal(part.storage_channels, whole.storage_channels);
+        assert_int_equal(part.first_channel, channel);
+        channel += m->graph->nodes[n->inputs[k]].shape.c;
+        check_value(m, n->inputs[k]);
+    }
+}
+
+static void own_extra(memory *m, int node, bool backward, bool write)
+{
+    const dc_plan_node *p = &m->plan->nodes[node];
+    size_t saved, forward_bytes, backward_bytes;
+    extra(NULL, m->graph, node, 0, false, &saved, &forward_bytes, &backward_bytes);
+    if (!backward || !write)
+        at_offset(m, node, p->saved_offset_bytes, saved, SAVED, write);
+    if (backward)
+        at_offset(m, node, p->backward_scratch_offset_bytes, backward_bytes, SCRATCH, write);
+    else
+        at_offset(m, node, p->forward_scratch_offset_bytes, forward_bytes, SCRATCH, write);
+}
+
+static bool runs(const memory *m, int node)
+{
+    const dc_plan_node *p = &m->plan->nodes[node];
+    return p->active && !p->folded && m->graph->nodes[node].op != DC_OP_INPUT;
+}
+
+static void forward(memory *m, int node)
+{
+    const dc_plan_node *p = &m->plan->nodes[node];
+    own_extra(m, node, false, true);
+    each(m, node, p->value, tag(VALUE, node), true);
+    own_extra(m, node, false, false);
+    for (int k = 0; k < m->graph->nodes[node].n_inputs; k++) {
+        int x = p->sources[k];
+        assert_true(m->plan->nodes[x].active);
+        assert_false(m->plan->nodes[x].folded && m->graph->nodes[x].op == DC_OP_RELU);
+        check_value(m, x);
+    }
+}
+
+/* ---- gradients ---- */
+
+/* How often a node's gradient is added to: once for each place where a node that has a gradient reads it. */
+static int readings(const memory *m, int node)
+{
+    int n = 0;
+    for (int i = 0; i < m->graph->n_nodes; i++)
+        for (int k = 0; k < m->graph->nodes[i].n_inputs; k++)
+            n += m->plan->nodes[i].needs_grad && !(m->plan->nodes[i].folded && m->graph->nodes[i].op == DC_OP_RELU) &&
+                 m->plan->nodes[i].sources[k] == node;
+    return n;
+}
+
+static void write_grad(memory *m, int node, dc_place from)
+{
+    const dc_plan_node *p = &m->plan->nodes[node];
+    m->written[node]++;
+    if (is_view(m, node)) {
+        for (int k = 0; k < m->graph->nodes[node].n_inputs; k++) {
+            dc_place part = from;
+            int x = m->graph->nodes[node].inputs[k];
+            for (int j = 0; j < k; j++)
+                part.first_channel += m->graph->nodes[m->graph->nodes[node].inputs[j]].shape.c;
+            if (m->plan->nodes[x].needs_grad && m->written[node] == 1) { /* once for all its readers */
+                assert_int_equal(m->written[x], 0);                      /* nothing yet that this would overwrite */
+                write_grad(m, x, part);
+            } else {
+                each(m, x, part, tag(GRAD, x), true);
+            }
+        }
+        return;
+    }
+    if (p->needs_grad) {
+        assert_int_equal(p->grad.offset_bytes, from.offset_bytes);
+        assert_int_equal(p->grad.first_channel, from.first_channel);
+    }
+    each(m, node, from, tag(GRAD, node), true);
+}
+
+static void check_grad(memory *m, int node)
+{
+    int owner = node;
+    while (m->alias[owner] != owner)
+        owner = m->alias[owner];
+    each(m, node, m->plan->nodes[node].grad, tag(GRAD, owner), false);
+}
+
+static void backward_reads(memory *m, int node)
+{
+    const dc_node *n = &m->graph->nodes[node];
+    own_extra(m, node, true, false);
+    if (n->op != DC_OP_CROSS_ENTROPY)
+        check_grad(m, node);
+    if (dc_op_backward_reads_output(n->op))
+        check_value(m, node);
+    for (int k = 0; k < n->n_inputs && dc_op_backward_reads_inputs(n->op); k++)
+        check_value(m, m->plan->nodes[node].sources[k]);
+}
+
+static void backward(memory *m, int node)
+{
+    const dc_node *n = &m->graph->nodes[node];
+    const dc_plan_node *p = &m->plan->nodes[node];
+    if (n->op != DC_OP_CROSS_ENTROPY)
+        assert_int_equal(m->written[node], readings(m, node));
+    own_extra(m, node, true, true);
+    for (int k = 0; k < n->n_inputs; k++) {
+        int x = p->sources[k];
+        if (!m->plan->nodes[x].needs_grad) {
+            assert_false(p->wants[k]);
+        } else if (!p->wants[k]) { /* it shares ours */
+            assert_int_equal(n->op, DC_OP_ADD);
+            assert_int_equal(readings(m, x), 1);
+            assert_int_equal(m->plan->nodes[x].grad.offset_bytes, p->grad.offset_bytes);
+            assert_int_equal(m->plan->nodes[x].grad.first_channel, p->grad.first_channel);
+            m->alias[x] = node;
+            m->written[x]++;
+        } else {
+            assert_int_equal(p->accumulate[k], m->written[x] > 0);
+            if (m->written[x] > 0 && !is_view(m, x))
+                check_grad(m, x);
+            write_grad(m, x, m->plan->nodes[x].grad);
+        }
+    }
+    backward_reads(m, node);
+}
+
+/* ---- a step ---- */
+
+static void run_step(memory *m, const dc_plan_options *options)
+{
+    const dc_graph *g = m->graph;
+    for (int i = 0; i < g->n_nodes; i++) {
+        m->alias[i] = i;
+        if (runs(m, i))
+            forward(m, i);
+    }
+    for (int i = 0; i < g->n_nodes; i++)
+        if (g->nodes[i].op == DC_OP_SOFTMAX && m->plan->nodes[i].needs_grad)
+            write_grad(m, i, m->plan->nodes[i].grad); /* it is zeroed now, and counts as written from here on */
+    for (int i = g->n_nodes - 1; i >= 0; i--) {
+        if (!m->plan->nodes[i].needs_grad || !runs(m, i))
+            continue;
+        if (g->nodes[i].op == DC_OP_SOFTMAX)
+            m->written[i]--;
+        backward(m, i);
+    }
+    for (int i = 0; i < g->n_nodes; i++)
+        if (runs(m, i) && (i == g->logits || g->nodes[i].op == DC_OP_CROSS_ENTROPY))
+            check_value(m, i);
+    for (int k = 0; k < options->n_keep; k++)
+        check_value(m, options->keep[k]);
+}
+
+static void check_plan(uint64_t seed, const dc_plan_layout *layout, dc_plan_options options)
+{
+    dc_graph *g = random_graph(seed);
+    assert_int_equal(dc_graph_check(g), DC_OK);
+    int keep[2] = {(int)(seed % (uint64_t)g->n_nodes), (int)(seed * 7 % (uint64_t)g->n_nodes)};
+    options.n_keep = (int)(seed % 3);
+    options.keep = keep;
+    dc_plan *plan;
+    assert_int_equal(dc_plan_create(g, layout, &options, &plan), DC_OK);
+    size_t n = (size_t)g->n_nodes;
+    memory m = {g,
+                plan,
+                calloc(plan->arena_bytes / PIECE + 1, sizeof *m.owner),
+                calloc(n, sizeof(int)),
+                calloc(n, sizeof(int)),
+                seed};
+    run_step(&m, &options);
+    dc_plan *again;
+    assert_int_equal(dc_plan_create(g, layout, &options, &again), DC_OK);
+    assert_int_equal(again->arena_bytes, plan->arena_bytes);
+    assert_memory_equal(&again->nodes[n - 1].value, &plan->nodes[n - 1].value, sizeof plan->nodes[0].value);
+    dc_plan_destroy(again);
+    free(m.owner);
+    free(m.written);
+    free(m.alias);
+    dc_plan_destroy(plan);
+    dc_graph_destroy(g);
+}
+
+static const dc_plan_layout folding = {.lane = LANE, .folds_relu = true, .concat_views = true, .extra = extra};
+static const dc_plan_layout plain = {.lane = LANE, .extra = extra};
+
+static void nothing_that_is_read_was_overwritten_in_training(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < N_GRAPHS; seed++) {
+        check_plan(seed, &folding, (dc_plan_options){.batch = BATCH, .training = true});
+        check_plan(seed, &plain, (dc_plan_options){.batch = BATCH, .training = true});
+    }
+}
+
+static void nothing_that_is_read_was_overwritten_in_inference(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < N_GRAPHS; seed++) {
+        check_plan(seed, &folding, (dc_plan_options){.batch = BATCH, .keep_losses = seed % 2});
+        check_plan(seed, &plain, (dc_plan_options){.batch = BATCH, .keep_losses = seed % 2});
+    }
+}
+
+static void memory_is_reused_and_nothing_is_moved(void **state)
+{
+    (void)state;
+    dc_graph *g = dc_graph_create((dc_shape){4, 8, 8});
+    int x = g->input, parts[3];
+    for (int i = 0; i < 6; i++) { /* two tensors suffice in inference */
+        char name[8] = {'c', (char)('0' + i), 0};
+        x = dc_graph_conv(g, name, x, 4, 3, 1, 1, 1, 1, 1);
+    }
+    int relu = dc_graph_relu(g, "relu", x);
+    for (int i = 0; i < 3; i++) {
+        char name[8] = {'p', (char)('0' + i), 0};
+        parts[i] = dc_graph_conv(g, name, relu, 4, 1, 1, 0, 0, 1, 1);
+    }
+    int all = dc_graph_concat(g, "concat", 3, parts);
+    g->logits = dc_graph_global_avg_pool(g, "pool", all);
+    dc_plan_layout layout = {.lane = LANE, .folds_relu = true, .concat_views = true, .extra = extra};
+    dc_plan_options options = {.batch = LANE};
+    dc_plan *plan;
+    assert_int_equal(dc_plan_create(g, &layout, &options, &plan), DC_OK);
+    assert_true(plan->nodes[all].folded);
+    assert_true(plan->nodes[relu].folded);
+    size_t tensor = LANE * 4 * 8 * 8 * sizeof(float);
+    assert_true(plan->arena_bytes < 6 * tensor); /* of ten: two of the chain, and the concat */
+    dc_plan_destroy(plan);
+    dc_graph_destroy(g);
+}
+
+static void batches_and_graphs_that_are_none_are_refused(void **state)
+{
+    (void)state;
+    dc_plan *plan;
+    dc_graph *g = random_graph(0);
+    assert_int_equal(dc_plan_create(g, &plain, &(dc_plan_options){.batch = 0}, &plan), DC_ERR_INPUT);
+    assert_non_null(strstr(dc_status_message(), "batch 0"));
+    dc_graph_relu(g, "bad", 1 << 20);
+    assert_int_equal(dc_plan_create(g, &plain, &(dc_plan_options){.batch = 1}, &plan), DC_ERR_INPUT);
+    dc_graph_destroy(g);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(nothing_that_is_read_was_overwritten_in_training),
+                                       cmocka_unit_test(nothing_that_is_read_was_overwritten_in_inference),
+                                       cmocka_unit_test(memory_is_reused_and_nothing_is_moved),
+                                       cmocka_unit_test(batches_and_graphs_that_are_none_are_refused)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
