@@ -1,7 +1,5 @@
 /* Searches of a second, with every switch: they end the same way however often they are stopped. */
-#include "base/rng.h"
 #include "search/search.h"
-#include "search/searcher.h"
 #include "tests/support/tiny_data.h"
 
 #include <setjmp.h>
@@ -294,79 +292,6 @@ static void alpha_rests_while_it_warms_up(void **state)
         assert_true(a[i] != b[i]);
 }
 
-/* Any architecture fits into the memory that was planned for the heaviest. */
-static void derived_cells_change_within_the_memory_planned(void **state)
-{
-    fixture *f = *state;
-    dc_search_memory memory;
-    hold(f, 0, 0);
-    must(dc_search_plan(f->backend, f->data.dataset, &f->options, 1, &memory));
-    dc_searcher s = {.job = &f->job};
-    must(dc_searcher_open(&s));
-    assert_int_equal(s.arena.bytes, memory.arena_bytes);
-    int changes = 0;
-    dc_model *last = s.model;
-    for (int i = 0; i < 200; i++) {
-        dc_alpha alpha;
-        for (int k = 0; k < DC_CELL_TYPES * DC_CELL_EDGES * DC_DARTS_N_OPS; k++)
-            (&alpha[0][0][0])[k] = dc_rng_normal((dc_rng_key){4, 4}, (uint32_t)i / 2, (uint64_t)k);
-        for (int type = 0; type < DC_CELL_TYPES; type++)
-            must(dc_params_write(s.params, s.alpha_item[type], alpha[type][0]));
-        s.at.step = i;
-        must(dc_searcher_choose_supernet(&s));
-        changes += s.model != last;
-        last = s.model;
-    }
-    assert_true(changes >= 95);
-    assert_int_equal(s.arena.bytes, memory.arena_bytes);
-    dc_searcher_close(&s);
-}
-
-/* The same of plans alone, for whole supernets with and without sharing and bottleneck. */
-static void no_derived_cell_is_heavier_than_planned(void **state)
-{
-    fixture *f = *state;
-    dc_supernet_options *o = &f->options.supernet;
-    o->cells = 8;
-    o->channels = 8;
-    for (int switches = 0; switches < 4; switches++) {
-        dc_search_memory memory;
-        o->sharing = switches & 1;
-        o->bottleneck = switches & 2;
-        must(dc_search_plan(f->backend, f->data.dataset, &f->options, 1, &memory));
-        for (uint32_t i = 0; i < 40; i++) {
-            dc_log_probability log_p;
-            dc_genotype derived;
-            dc_graph *graph;
-            dc_plan *plan;
-            for (int k = 0; k < DC_CELL_TYPES * DC_CELL_EDGES * DC_DARTS_N_OPS; k++)
-                (&log_p[0][0][0])[k] = (double)dc_rng_normal((dc_rng_key){5, 5}, i, (uint64_t)k);
-            dc_derive_darts(log_p, &derived);
-            must(dc_supernet_build(o, &derived, true, &graph));
-            const dc_plan_options options = {.batch = BATCH, .training = true};
-            must(dc_plan_create(graph, &f->backend->layout, &options, &plan));
-            if (plan->arena_bytes > memory.arena_bytes)
-                fail_msg("switches %d: %zu bytes, %zu planned", switches, plan->arena_bytes, memory.arena_bytes);
-            dc_plan_destroy(plan);
-            dc_graph_destroy(graph);
-        }
-    }
-}
-
-static void the_memory_of_a_search_that_mixes_is_its_plan_s(void **state)
-{
-    fixture *f = *state;
-    f->options.supernet.derived_cells = false;
-    dc_search_memory memory;
-    must(dc_search_plan(f->backend, f->data.dataset, &f->options, 1, &memory));
-    dc_searcher s = {.job = &f->job};
-    must(dc_searcher_open(&s));
-    assert_int_equal(s.arena.bytes, memory.arena_bytes);
-    assert_int_equal(dc_executor_plan(s.model->executor)->arena_bytes, memory.arena_bytes);
-    assert_int_equal(4 * s.params->count * sizeof(float), memory.model_bytes);
-    dc_searcher_close(&s);
-}
-
 static void threads_change_no_bit(void **state)
 {
     fixture *f = *state;
@@ -425,9 +350,6 @@ int main(void)
         TEST(what_is_complete_is_not_done_again),
         TEST(every_switch_works),
         TEST(alpha_rests_while_it_warms_up),
-        TEST(derived_cells_change_within_the_memory_planned),
-        TEST(no_derived_cell_is_heavier_than_planned),
-        TEST(the_memory_of_a_search_that_mixes_is_its_plan_s),
         TEST(threads_change_no_bit),
         TEST(the_weights_learn),
         TEST(a_batch_that_is_too_large_is_refused),

@@ -1,8 +1,6 @@
 /* Trainings of a second: they learn, and end the same way however often they are stopped. */
-#include "base/files.h"
 #include "tests/support/tiny_data.h"
 #include "train/train.h"
-#include "train/trainer.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -268,18 +266,6 @@ static void without_files_nothing_is_written(void **state)
     assert_null(strstr(dc_status_message(), "saved"));
 }
 
-static void the_plan_is_what_is_allocated(void **state)
-{
-    fixture *f = *state;
-    dc_train_memory memory;
-    must(dc_train_plan(f->backend, f->data.dataset, &f->genotype, &f->options, 1, &memory));
-    dc_trainer trainer = {.job = &f->job};
-    must(dc_trainer_open(&trainer));
-    assert_int_equal(trainer.arena.bytes, memory.arena_bytes);
-    assert_int_equal(3 * trainer.params->count * sizeof(float), memory.model_bytes);
-    dc_trainer_close(&trainer);
-}
-
 /* Nothing is lost when opening fails half-way (the sanitizers look). */
 static void an_opening_that_fails_leaves_nothing(void **state)
 {
@@ -310,7 +296,6 @@ int main(void)
         TEST(a_node_that_nothing_reads_trains),
         TEST(divergence_is_an_error),
         TEST(without_files_nothing_is_written),
-        TEST(the_plan_is_what_is_allocated),
         TEST(an_opening_that_fails_leaves_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
