@@ -113,6 +113,33 @@ static void test_outside_the_range_warns_and_clamps(void **state)
     dc_lug_clear(&lug);
 }
 
+static void test_quality_of_what_binds(void **state)
+{
+    (void)state;
+    dc_lug lug;
+    dc_lug_quality q;
+    dc_lug_identity identity = {{0}, {{0}}};
+    dc_lug_init(&lug, &identity);
+    assert_int_equal(dc_lug_quality_of(&lug, DC_METRIC_PARAMS, &q), DC_OK);
+    assert_true(q.n == 0 && q.n_bound == 0 && q.rank_correlation == 0 && q.median_deviation == 0);
+    add(&lug, 0, 0, 1000, 1100);
+    add(&lug, 1, 0, 2000, 2000);
+    add(&lug, 2, 0, 3000, 2400);
+    add(&lug, 3, 0, 4000, 4100);
+    add(&lug, 4, 0, 5000, 4000); /* no search came to 5000: this target bound nothing */
+    assert_int_equal(dc_lug_quality_of(&lug, DC_METRIC_PARAMS, &q), DC_OK);
+    assert_true(q.n == 5 && q.n_bound == 4);
+    assert_true(fabs(q.rank_correlation - 1) < 1e-12);
+    assert_true(fabs(q.median_deviation - (0.025 + 0.1) / 2) < 1e-12); /* of 0, .025, .1, .2 */
+    add(&lug, 2, 1, 3000, 1000); /* ranks of K' 0, 1, 2.5, 2.5, 4 and of K 1, 2, 3, 0, 4 */
+    assert_int_equal(dc_lug_quality_of(&lug, DC_METRIC_PARAMS, &q), DC_OK);
+    assert_int_equal(q.n_bound, 5);
+    assert_true(fabs(q.rank_correlation - 5.5 / sqrt(9.5 * 10)) < 1e-12);
+    assert_int_equal(dc_lug_quality_of(&lug, DC_METRIC_MACS, &q), DC_OK);
+    assert_int_equal(q.n, 0);
+    dc_lug_clear(&lug);
+}
+
 static void test_points_refine_the_range(void **state)
 {
     (void)state;
@@ -125,6 +152,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_isotonic_equals_its_definition), cmocka_unit_test(test_lookup_inverts_the_fit),
-        cmocka_unit_test(test_outside_the_range_warns_and_clamps), cmocka_unit_test(test_points_refine_the_range)};
+        cmocka_unit_test(test_outside_the_range_warns_and_clamps), cmocka_unit_test(test_points_refine_the_range),
+        cmocka_unit_test(test_quality_of_what_binds)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
