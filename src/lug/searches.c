@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { SUMMARY_CHARS = 256 };
+
 typedef struct work {
     const dc_searches *searches;
     const dc_search_spec *specs;
@@ -62,13 +64,13 @@ static dc_lug_entry entry_of(const dc_search_spec *spec, const dc_search_result 
 }
 
 /* One line: what it was held to and what it derives, of the first constrained metric (or parameters). */
-static void summarise(const dc_search_job *job, const dc_lug_entry *entry, int skips, char text[DC_FARM_TEXT])
+static void summarise(const dc_search_job *job, const dc_lug_entry *entry, int skips, char text[SUMMARY_CHARS])
 {
     dc_metric metric = job->targets.n ? job->targets.table[0]->metric : DC_METRIC_PARAMS;
     char held[64] = "";
     if (job->targets.n)
         snprintf(held, sizeof held, "held to %s, ", dc_format_count((int64_t)entry->target[metric]).s);
-    snprintf(text, DC_FARM_TEXT, "%sderives %s %s, %d of 16 operations are skips, validation %.1f %%, %s", held,
+    snprintf(text, SUMMARY_CHARS, "%sderives %s %s, %d of 16 operations are skips, validation %.1f %%, %s", held,
              dc_format_count((int64_t)entry->derived_cost[metric]).s, dc_metric_name(metric), skips,
              100 * entry->validation_accuracy, dc_format_duration(entry->seconds).s);
 }
@@ -94,7 +96,7 @@ static dc_status search_one(void *context, int item, dc_farm_worker *worker)
     dc_search_result result;
     DC_TRY(dc_search_run(&job, &result));
     dc_lug_entry entry = entry_of(spec, &result);
-    char text[DC_FARM_TEXT];
+    char text[SUMMARY_CHARS];
     summarise(&job, &entry, result.skips[DC_CELL_NORMAL] + result.skips[DC_CELL_REDUCE], text);
     DC_TRY(dc_farm_progress(worker, 1, text));
     return dc_farm_result(worker, &entry, sizeof entry);

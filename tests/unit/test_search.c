@@ -190,7 +190,7 @@ static void stopped_anywhere_it_ends_the_same(void **state)
     must(session(f, 0, &whole));
     assert_int_equal(rows_in_order(f->csv.s), TOTAL);
     for (int every = 1; every <= STEPS + 2; every++) {
-        char name[16];
+        char name[32];
         snprintf(name, sizeof name, "every-%d", every);
         use_files(f, name);
         int stops = 0;

@@ -145,7 +145,7 @@ static void stopped_anywhere_it_ends_the_same(void **state)
     memset(&whole, 0, sizeof whole);
     must(session(f, 0, &whole));
     for (int every = 1; every <= STEPS + 2; every++) {
-        char name[16];
+        char name[32];
         snprintf(name, sizeof name, "every-%d", every);
         use_files(f, name);
         int stops = 0;
