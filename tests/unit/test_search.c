@@ -189,7 +189,7 @@ static void stopped_anywhere_it_ends_the_same(void **state)
     dc_search_result whole, result;
     must(session(f, 0, &whole));
     assert_int_equal(rows_in_order(f->csv.s), TOTAL);
-    for (int every = 1; every <= STEPS + 2; every++) {
+    for (int every = 1; every <= STEPS + 1; every++) {
         char name[32];
         snprintf(name, sizeof name, "every-%d", every);
         use_files(f, name);
@@ -316,9 +316,9 @@ static void the_weights_learn(void **state)
     f->options.warmup_epochs = 15;
     f->options.schedule.learning_rate = 0.05;
     f->options.alpha.learning_rate = 3e-3;
-    f->options.supernet.channels = 8;
+    f->options.supernet.derived_cells = false; /* those that have just changed know nothing yet */
     must(session(f, 0, &result));
-    assert_true(result.validation_accuracy > 0.7); /* 0.25 by chance */
+    assert_true(result.validation_accuracy > 0.9); /* 0.25 by chance */
 }
 
 static void a_batch_that_is_too_large_is_refused(void **state)
