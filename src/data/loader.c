@@ -27,7 +27,7 @@ struct dc_loader {
     bool has_order;
     uint32_t order_epoch;
     uint32_t steps;
-    int local_batch, capacity;
+    int capacity;
     buffer buffers[N_BUFFERS];
     pthread_t thread;
     bool has_thread;
@@ -50,14 +50,9 @@ static uint32_t steps_of(uint32_t n, const dc_loader_options *options)
     return n / batch + (n % batch != 0 && !options->drop_last);
 }
 
-static int local_batch_of(const dc_loader_options *options)
-{
-    return (options->batch + options->size - 1) / options->size;
-}
-
 static int capacity_of(const dc_loader_options *options)
 {
-    return (local_batch_of(options) + options->lane - 1) / options->lane * options->lane;
+    return (dc_loader_local_share(options->batch, options->size) + options->lane - 1) / options->lane * options->lane;
 }
 
 static size_t images_bytes_of(const dc_dataset *dataset, int capacity)
@@ -232,7 +227,6 @@ dc_status dc_loader_create(const dc_dataset *dataset, const dc_loader_options *o
     loader->options.indices = NULL;
     loader->n = options->indices ? options->indices->n : dataset->split[options->split].n;
     loader->steps = steps_of(loader->n, options);
-    loader->local_batch = local_batch_of(options);
     loader->capacity = capacity_of(options);
     dc_normalise_init(&loader->normalise, dataset);
     pthread_mutex_init(&loader->mutex, NULL);
@@ -283,11 +277,6 @@ size_t dc_loader_bytes(const dc_dataset *dataset, const dc_loader_options *optio
 uint32_t dc_loader_steps(const dc_loader *loader)
 {
     return loader->steps;
-}
-
-int dc_loader_local_batch(const dc_loader *loader)
-{
-    return loader->local_batch;
 }
 
 double dc_loader_wait_seconds(const dc_loader *loader)

@@ -45,8 +45,11 @@ void dc_loader_destroy(dc_loader *loader);
 /* Global batches of an epoch. */
 uint32_t dc_loader_steps(const dc_loader *loader);
 
-/* The largest number of images of this rank in a batch: ceil(batch / size). */
-int dc_loader_local_batch(const dc_loader *loader);
+/* The largest number of images of a rank in a global batch: ceil(batch / size). */
+static inline int dc_loader_local_share(int batch, int size)
+{
+    return (batch + size - 1) / size;
+}
 
 /* Host bytes that the loader holds for given options: for the memory plan of a job. */
 size_t dc_loader_bytes(const dc_dataset *dataset, const dc_loader_options *options);

@@ -1,16 +1,13 @@
 #include "search/searcher.h"
 
+#include "train/checkpoint.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 static const char *const alpha_names[DC_CELL_TYPES] = {"alpha.normal", "alpha.reduce"};
 
 /* ---- supernets ---- */
-
-static int local_batch(int batch, int ranks)
-{
-    return (batch + ranks - 1) / ranks;
-}
 
 dc_status dc_searcher_read_alpha(dc_searcher *s, dc_alpha alpha)
 {
@@ -43,7 +40,7 @@ static dc_status use_supernet(dc_searcher *s, const dc_genotype *derived)
         const dc_search_options *o = s->job->options;
         dc_graph *graph;
         DC_TRY(dc_supernet_build(&o->supernet, o->supernet.derived_cells ? derived : NULL, true, &graph));
-        dc_plan_options plan = {.batch = local_batch(o->batch, s->job->comm->size), .training = true};
+        dc_plan_options plan = {.batch = dc_loader_local_share(o->batch, s->job->comm->size), .training = true};
         DC_TRY(dc_model_create(graph, &plan, &s->arena, s->params, &place->model));
     }
     place->used = s->at.step;
@@ -143,28 +140,22 @@ static dc_status position_loaders(dc_searcher *s)
 static const int64_t alpha_dims[] = {DC_CELL_TYPES, DC_CELL_EDGES, DC_DARTS_N_OPS};
 
 /* What differs from rank to rank: the metrics of the running epoch. */
-enum { N_METRICS = 5, N_OWN = 2 * N_METRICS };
+enum { N_OWN = 2 * DC_METRICS_NUMBERS };
 
-static void pack_metrics(const dc_metrics *m, double own[N_METRICS])
-{
-    const double values[N_METRICS] = {m->loss, m->auxiliary, (double)m->n, (double)m->top1, (double)m->top5};
-    memcpy(own, values, sizeof values);
-}
+/* What is being written: the search, and every rank's own part. */
+typedef struct written {
+    const dc_searcher *searcher;
+    const dc_blobs *ranks;
+} written;
 
-static dc_metrics unpack_metrics(const double own[N_METRICS])
+static void put_state(void *context, dc_state *state)
 {
-    return (dc_metrics){own[0], own[1], (int64_t)own[2], (int64_t)own[3], (int64_t)own[4]};
-}
-
-static dc_status write_checkpoint(dc_searcher *s, const dc_blobs *ranks)
-{
+    const written *w = context;
+    const dc_searcher *s = w->searcher;
     const dc_search_position *at = &s->at;
-    dc_state *state;
-    DC_TRY(dc_state_create(s->job->checkpoint, &state));
-    dc_state_put_u64(state, "identity", s->job->identity);
     dc_state_put_i64(state, "step", at->step);
     dc_state_put_i64(state, "steps", s->total_steps);
-    dc_state_put(state, "ranks", DC_STATE_DOUBLE, 2, (int64_t[]){ranks->n, N_OWN}, ranks->data);
+    dc_state_put(state, "ranks", DC_STATE_DOUBLE, 2, (int64_t[]){w->ranks->n, N_OWN}, w->ranks->data);
     const double figures[] = {at->validation_loss, at->validation_accuracy, at->train_loss, at->train_accuracy,
                               at->seconds};
     dc_state_put_doubles(state, "figures", 1, (int64_t[]){5}, figures);
@@ -174,31 +165,9 @@ static dc_status write_checkpoint(dc_searcher *s, const dc_blobs *ranks)
     dc_state_put_doubles(state, "lambda", 1, (int64_t[]){DC_METRICS}, multipliers);
     dc_state_put_floats(state, "kept_alpha", 3, alpha_dims, at->kept[0][0]);
     dc_state_put_double(state, "kept_share", at->kept_share);
-    dc_status status = dc_params_save(s->params, state, "params", true);
-    if (status != DC_OK) {
-        dc_state_abandon(state);
-        return status;
-    }
-    return dc_state_commit(state, true);
 }
 
-dc_status dc_searcher_save(dc_searcher *s)
-{
-    const dc_comm *comm = s->job->comm;
-    s->at.seconds += dc_pace_saved(&s->pace);
-    if (!s->job->checkpoint)
-        return DC_OK;
-    double own[N_OWN];
-    pack_metrics(&s->at.training, own);
-    pack_metrics(&s->at.validation, own + N_METRICS);
-    dc_blobs ranks;
-    DC_TRY(dc_comm_gather(comm, own, sizeof own, &ranks));
-    dc_status status = comm->rank == 0 ? write_checkpoint(s, &ranks) : DC_OK;
-    dc_blobs_clear(&ranks);
-    return dc_comm_agree(comm, status);
-}
-
-static dc_status load_own(dc_searcher *s, dc_state *state)
+static dc_status get_own(dc_searcher *s, dc_state *state)
 {
     const dc_comm *comm = s->job->comm;
     double *ranks = dc_alloc((size_t)comm->size * N_OWN * sizeof *ranks);
@@ -206,30 +175,23 @@ static dc_status load_own(dc_searcher *s, dc_state *state)
         return DC_ERR_MEMORY;
     dc_status status = dc_state_get_doubles(state, "ranks", 2, (int64_t[]){comm->size, N_OWN}, ranks);
     if (status == DC_OK) {
-        s->at.training = unpack_metrics(ranks + comm->rank * N_OWN);
-        s->at.validation = unpack_metrics(ranks + comm->rank * N_OWN + N_METRICS);
+        s->at.training = dc_metrics_unpack(ranks + comm->rank * N_OWN);
+        s->at.validation = dc_metrics_unpack(ranks + comm->rank * N_OWN + DC_METRICS_NUMBERS);
     }
     free(ranks);
     return status;
 }
 
-static dc_status load_state(dc_searcher *s, dc_state *state)
+static dc_status get_state(void *context, dc_state *state)
 {
-    uint64_t identity = 0;
+    dc_searcher *s = context;
     double figures[5], multipliers[DC_METRICS];
-    DC_TRY(dc_state_get_u64(state, "identity", &identity));
-    if (identity != s->job->identity)
-        return dc_fail(DC_ERR_INPUT,
-                       "%s: this checkpoint of %s was made with another configuration or data set; give another output "
-                       "directory or remove it",
-                       dc_state_path(state), s->job->name);
     DC_TRY(dc_state_get_i64(state, "step", &s->at.step));
-    DC_TRY(load_own(s, state));
+    DC_TRY(get_own(s, state));
     DC_TRY(dc_state_get_doubles(state, "figures", 1, (int64_t[]){5}, figures));
     DC_TRY(dc_state_get_doubles(state, "lambda", 1, (int64_t[]){DC_METRICS}, multipliers));
     DC_TRY(dc_state_get_floats(state, "kept_alpha", 3, alpha_dims, s->at.kept[0][0]));
     DC_TRY(dc_state_get_double(state, "kept_share", &s->at.kept_share));
-    DC_TRY(dc_params_load(s->params, state, "params", true));
     s->at.validation_loss = figures[0];
     s->at.validation_accuracy = figures[1];
     s->at.train_loss = figures[2];
@@ -240,20 +202,28 @@ static dc_status load_state(dc_searcher *s, dc_state *state)
     return DC_OK;
 }
 
-static dc_status resume(dc_searcher *s)
+static dc_checkpoint checkpoint_of(const dc_searcher *s, void *context)
 {
-    if (!s->job->checkpoint || !dc_state_exists(s->job->checkpoint))
+    return (dc_checkpoint){s->job->checkpoint, s->job->name, s->job->identity, s->params,
+                           put_state,          get_state,    context};
+}
+
+dc_status dc_searcher_save(dc_searcher *s)
+{
+    const dc_comm *comm = s->job->comm;
+    s->at.seconds += dc_pace_saved(&s->pace);
+    if (!s->job->checkpoint)
         return DC_OK;
-    dc_state *state;
-    DC_TRY(dc_state_open_newest(s->job->checkpoint, &state));
-    if (dc_state_warning(state) && s->job->comm->rank == 0)
-        dc_log_warn(s->job->log, "%s", dc_state_warning(state));
-    dc_status status = load_state(s, state);
-    if (status != DC_OK) {
-        dc_state_abandon(state);
-        return status;
-    }
-    return dc_state_close(state);
+    double own[N_OWN];
+    dc_metrics_pack(&s->at.training, own);
+    dc_metrics_pack(&s->at.validation, own + DC_METRICS_NUMBERS);
+    dc_blobs ranks;
+    DC_TRY(dc_comm_gather(comm, own, sizeof own, &ranks));
+    written w = {s, &ranks};
+    const dc_checkpoint checkpoint = checkpoint_of(s, &w);
+    dc_status status = comm->rank == 0 ? dc_checkpoint_write(&checkpoint) : DC_OK;
+    dc_blobs_clear(&ranks);
+    return dc_comm_agree(comm, status);
 }
 
 /* ---- life ---- */
@@ -276,7 +246,8 @@ static dc_status open_own(dc_searcher *s)
     DC_TRY(dc_deriver_create(&s->deriver));
     dc_constraint_init(&s->constraint, &s->job->options->constraint, &s->job->targets,
                        s->total_steps - (int64_t)s->steps * s->job->options->warmup_epochs);
-    DC_TRY(resume(s));
+    const dc_checkpoint checkpoint = checkpoint_of(s, s);
+    DC_TRY(dc_checkpoint_resume(&checkpoint, s->job->comm->rank == 0, s->job->log));
     DC_TRY(position_loaders(s));
     return open_trace(s);
 }
@@ -360,7 +331,7 @@ dc_status dc_search_plan(dc_backend *backend, const dc_dataset *dataset, const d
 {
     dc_search_memory union_memory = {0};
     const dc_genotype heaviest = heaviest_genotype();
-    int batch = local_batch(options->batch, ranks);
+    int batch = dc_loader_local_share(options->batch, ranks);
     *memory = (dc_search_memory){0};
     DC_TRY(plan_supernet(backend, options, NULL, batch, &union_memory));
     DC_TRY(plan_supernet(backend, options, &heaviest, batch, memory));

@@ -1,5 +1,7 @@
 #include "train/evaluate.h"
 
+#include "train/checkpoint.h"
+
 #include <stdlib.h>
 
 dc_view dc_batch_view(const dc_batch *batch, const dc_graph *graph, int lane)
@@ -11,10 +13,10 @@ dc_view dc_batch_view(const dc_batch *batch, const dc_graph *graph, int lane)
 
 dc_status dc_metrics_sum(const dc_comm *comm, dc_metrics *metrics)
 {
-    double sums[] = {metrics->loss, metrics->auxiliary, (double)metrics->n, (double)metrics->top1,
-                     (double)metrics->top5};
-    DC_TRY(dc_comm_sum_doubles(comm, sums, sizeof sums / sizeof sums[0]));
-    *metrics = (dc_metrics){sums[0], sums[1], (int64_t)sums[2], (int64_t)sums[3], (int64_t)sums[4]};
+    double sums[DC_METRICS_NUMBERS];
+    dc_metrics_pack(metrics, sums);
+    DC_TRY(dc_comm_sum_doubles(comm, sums, DC_METRICS_NUMBERS));
+    *metrics = dc_metrics_unpack(sums);
     return DC_OK;
 }
 

@@ -1,5 +1,7 @@
 #include "train/trainer.h"
 
+#include "train/checkpoint.h"
+
 #include "base/clock.h"
 #include "train/weights.h"
 
@@ -24,11 +26,6 @@ dc_status dc_train_graphs(const dc_genotype *genotype, const dc_train_options *o
     return status;
 }
 
-static int local_batch(int batch, int ranks)
-{
-    return (batch + ranks - 1) / ranks;
-}
-
 static dc_status build_models(dc_trainer *t)
 {
     const dc_train_job *job = t->job;
@@ -44,7 +41,7 @@ static dc_status build_models(dc_trainer *t)
         dc_graph_destroy(evaluation);
         return status;
     }
-    dc_plan_options plan = {.batch = local_batch(job->options->batch, job->comm->size), .training = true};
+    dc_plan_options plan = {.batch = dc_loader_local_share(job->options->batch, job->comm->size), .training = true};
     status = dc_model_create(training, &plan, &t->arena, t->params, &t->model);
     if (status != DC_OK) {
         dc_graph_destroy(evaluation);
@@ -137,14 +134,15 @@ dc_status dc_trainer_average_statistics(dc_trainer *t)
 /* ---- checkpoints ---- */
 
 /* What differs from rank to rank in the middle of an epoch: metrics, then running statistics. */
-enum { N_METRICS = 5 };
+static size_t own_bytes(const dc_trainer *t)
+{
+    return DC_METRICS_NUMBERS * sizeof(double) + statistics_count(t->params) * sizeof(float);
+}
 
 static dc_status pack_own(dc_trainer *t, double *own)
 {
-    const dc_metrics *m = &t->at.metrics;
-    const double metrics[N_METRICS] = {m->loss, m->auxiliary, (double)m->n, (double)m->top1, (double)m->top5};
-    memcpy(own, metrics, sizeof metrics);
-    return copy_statistics(t->params, (float *)(own + N_METRICS), true);
+    dc_metrics_pack(&t->at.metrics, own);
+    return copy_statistics(t->params, (float *)(own + DC_METRICS_NUMBERS), true);
 }
 
 static void put_result(dc_state *state, const dc_train_result *r)
@@ -163,23 +161,82 @@ static dc_status get_result(dc_state *state, dc_train_result *r)
     return DC_OK;
 }
 
-static dc_status write_checkpoint(dc_trainer *t, const dc_blobs *ranks, size_t own_bytes)
+/* What is being written: the training, and every rank's own part. */
+typedef struct written {
+    const dc_trainer *trainer;
+    const dc_blobs *ranks;
+} written;
+
+static void put_state(void *context, dc_state *state)
 {
-    dc_state *state;
-    DC_TRY(dc_state_create(t->job->checkpoint, &state));
-    dc_state_put_u64(state, "identity", t->job->identity);
+    const written *w = context;
+    const dc_trainer *t = w->trainer;
     dc_state_put_i64(state, "epoch", t->at.epoch);
     dc_state_put_i64(state, "step", t->at.step);
     dc_state_put_i64(state, "epochs", t->job->options->epochs);
     put_result(state, &t->at.result);
-    dc_state_put_bytes(state, "ranks", 2, (int64_t[]){ranks->n, (int64_t)own_bytes}, ranks->data);
+    dc_state_put_bytes(state, "ranks", 2, (int64_t[]){w->ranks->n, (int64_t)own_bytes(t)}, w->ranks->data);
     dc_network_put(state, &t->job->options->network, t->job->genotype);
-    dc_status status = dc_params_save(t->params, state, "params", true);
-    if (status != DC_OK) {
-        dc_state_abandon(state);
-        return status;
+}
+
+/* This rank's part, or, when the number of ranks has changed, the mean of all ranks' statistics (and, on rank 0, the
+ * sum of their metrics). */
+static dc_status take_own(dc_trainer *t, const unsigned char *ranks, int64_t n_ranks)
+{
+    const dc_comm *comm = t->job->comm;
+    size_t n = statistics_count(t->params);
+    double metrics[DC_METRICS_NUMBERS] = {0};
+    float *statistics = dc_alloc_zeroed((n + 1) * sizeof *statistics);
+    if (!statistics)
+        return DC_ERR_MEMORY;
+    bool same = n_ranks == comm->size;
+    for (int64_t r = same ? comm->rank : 0; r < (same ? comm->rank + 1 : n_ranks); r++) {
+        double theirs[DC_METRICS_NUMBERS];
+        memcpy(theirs, ranks + (size_t)r * own_bytes(t), sizeof theirs);
+        for (int i = 0; i < DC_METRICS_NUMBERS && (same || comm->rank == 0); i++)
+            metrics[i] += theirs[i];
+        for (size_t i = 0; i < n; i++) {
+            float value;
+            memcpy(&value, ranks + (size_t)r * own_bytes(t) + sizeof theirs + i * sizeof value, sizeof value);
+            statistics[i] += same ? value : value / (float)n_ranks;
+        }
     }
-    return dc_state_commit(state, true);
+    t->at.metrics = dc_metrics_unpack(metrics);
+    dc_status status = copy_statistics(t->params, statistics, false);
+    free(statistics);
+    return status;
+}
+
+static dc_status get_ranks(dc_trainer *t, dc_state *state)
+{
+    int64_t dims[DC_STATE_MAX_RANK];
+    DC_TRY(dc_state_shape(state, "ranks", NULL, NULL, dims));
+    if (dims[1] != (int64_t)own_bytes(t))
+        return dc_fail(DC_ERR_INPUT, "%s: its running statistics are those of another network", dc_state_path(state));
+    unsigned char *ranks = dc_alloc((size_t)dims[0] * own_bytes(t));
+    dc_status status = ranks ? dc_state_get_bytes(state, "ranks", 2, dims, ranks) : DC_ERR_MEMORY;
+    if (status == DC_OK)
+        status = take_own(t, ranks, dims[0]);
+    free(ranks);
+    return status;
+}
+
+static dc_status get_state(void *context, dc_state *state)
+{
+    dc_trainer *t = context;
+    int64_t epoch = 0, step = 0;
+    DC_TRY(dc_state_get_i64(state, "epoch", &epoch));
+    DC_TRY(dc_state_get_i64(state, "step", &step));
+    DC_TRY(get_result(state, &t->at.result));
+    t->at.epoch = (int)epoch;
+    t->at.step = (int)step;
+    return get_ranks(t, state);
+}
+
+static dc_checkpoint checkpoint_of(const dc_trainer *t, void *context)
+{
+    return (dc_checkpoint){t->job->checkpoint, t->job->name, t->job->identity, t->params,
+                           put_state,          get_state,    context};
 }
 
 dc_status dc_trainer_save(dc_trainer *t)
@@ -188,97 +245,19 @@ dc_status dc_trainer_save(dc_trainer *t)
     t->at.result.seconds += dc_pace_saved(&t->pace);
     if (!t->job->checkpoint)
         return DC_OK;
-    size_t own_bytes = N_METRICS * sizeof(double) + statistics_count(t->params) * sizeof(float);
-    double *own = dc_alloc(own_bytes);
+    double *own = dc_alloc(own_bytes(t));
     dc_status status = own ? pack_own(t, own) : DC_ERR_MEMORY;
     status = dc_comm_agree(comm, status);
     dc_blobs ranks = {0};
     if (status == DC_OK)
-        status = dc_comm_gather(comm, own, own_bytes, &ranks);
+        status = dc_comm_gather(comm, own, own_bytes(t), &ranks);
+    written w = {t, &ranks};
+    const dc_checkpoint checkpoint = checkpoint_of(t, &w);
     if (status == DC_OK && comm->rank == 0)
-        status = write_checkpoint(t, &ranks, own_bytes);
+        status = dc_checkpoint_write(&checkpoint);
     dc_blobs_clear(&ranks);
     free(own);
     return dc_comm_agree(comm, status);
-}
-
-/* This rank's part, or, when the number of ranks has changed, the mean of all ranks' statistics (and, on rank 0, the
- * sum of their metrics). */
-static dc_status take_own(dc_trainer *t, const unsigned char *ranks, int64_t n_ranks, size_t own_bytes)
-{
-    const dc_comm *comm = t->job->comm;
-    size_t n = statistics_count(t->params);
-    double metrics[N_METRICS] = {0};
-    float *statistics = dc_alloc_zeroed((n + 1) * sizeof *statistics);
-    if (!statistics)
-        return DC_ERR_MEMORY;
-    bool same = n_ranks == comm->size;
-    for (int64_t r = same ? comm->rank : 0; r < (same ? comm->rank + 1 : n_ranks); r++) {
-        double theirs[N_METRICS];
-        memcpy(theirs, ranks + (size_t)r * own_bytes, sizeof theirs);
-        for (int i = 0; i < N_METRICS && (same || comm->rank == 0); i++)
-            metrics[i] += theirs[i];
-        for (size_t i = 0; i < n; i++) {
-            float value;
-            memcpy(&value, ranks + (size_t)r * own_bytes + sizeof theirs + i * sizeof value, sizeof value);
-            statistics[i] += same ? value : value / (float)n_ranks;
-        }
-    }
-    t->at.metrics = (dc_metrics){metrics[0], metrics[1], (int64_t)metrics[2], (int64_t)metrics[3], (int64_t)metrics[4]};
-    dc_status status = copy_statistics(t->params, statistics, false);
-    free(statistics);
-    return status;
-}
-
-static dc_status load_ranks(dc_trainer *t, dc_state *state)
-{
-    size_t own_bytes = N_METRICS * sizeof(double) + statistics_count(t->params) * sizeof(float);
-    int64_t dims[DC_STATE_MAX_RANK];
-    DC_TRY(dc_state_shape(state, "ranks", NULL, NULL, dims));
-    if (dims[1] != (int64_t)own_bytes)
-        return dc_fail(DC_ERR_INPUT, "%s: its running statistics are those of another network", dc_state_path(state));
-    unsigned char *ranks = dc_alloc((size_t)dims[0] * own_bytes);
-    dc_status status = ranks ? dc_state_get_bytes(state, "ranks", 2, dims, ranks) : DC_ERR_MEMORY;
-    if (status == DC_OK)
-        status = take_own(t, ranks, dims[0], own_bytes);
-    free(ranks);
-    return status;
-}
-
-static dc_status load_state(dc_trainer *t, dc_state *state)
-{
-    uint64_t identity = 0;
-    int64_t epoch = 0, step = 0;
-    DC_TRY(dc_state_get_u64(state, "identity", &identity));
-    if (identity != t->job->identity)
-        return dc_fail(DC_ERR_INPUT,
-                       "%s: this checkpoint of %s was made with another configuration, data set or genotype; give "
-                       "another output directory or remove it",
-                       dc_state_path(state), t->job->name);
-    DC_TRY(dc_state_get_i64(state, "epoch", &epoch));
-    DC_TRY(dc_state_get_i64(state, "step", &step));
-    DC_TRY(get_result(state, &t->at.result));
-    DC_TRY(dc_params_load(t->params, state, "params", true));
-    t->at.epoch = (int)epoch;
-    t->at.step = (int)step;
-    return load_ranks(t, state);
-}
-
-/* Every rank reads the file: it is replicated state, and most of it each of them needs. */
-static dc_status resume(dc_trainer *t)
-{
-    if (!t->job->checkpoint || !dc_state_exists(t->job->checkpoint))
-        return DC_OK;
-    dc_state *state;
-    DC_TRY(dc_state_open_newest(t->job->checkpoint, &state));
-    if (dc_state_warning(state) && t->job->comm->rank == 0)
-        dc_log_warn(t->job->log, "%s", dc_state_warning(state));
-    dc_status status = load_state(t, state);
-    if (status != DC_OK) {
-        dc_state_abandon(state);
-        return status;
-    }
-    return dc_state_close(state);
 }
 
 /* ---- life ---- */
@@ -295,7 +274,8 @@ static dc_status open_own(dc_trainer *t)
 {
     DC_TRY(build_models(t));
     DC_TRY(build_loaders(t));
-    DC_TRY(resume(t));
+    const dc_checkpoint checkpoint = checkpoint_of(t, t);
+    DC_TRY(dc_checkpoint_resume(&checkpoint, t->job->comm->rank == 0, t->job->log));
     return open_tables(t);
 }
 
@@ -359,7 +339,7 @@ dc_status dc_train_plan(dc_backend *backend, const dc_dataset *dataset, const dc
     dc_graph *training, *evaluation;
     DC_TRY(dc_train_graphs(genotype, options, &training, &evaluation));
     *memory = (dc_train_memory){0};
-    dc_status status = plan_graphs(backend, training, evaluation, local_batch(options->batch, ranks), memory);
+    dc_status status = plan_graphs(backend, training, evaluation, dc_loader_local_share(options->batch, ranks), memory);
     dc_graph_destroy(training);
     dc_graph_destroy(evaluation);
     DC_TRY(status);

@@ -99,7 +99,7 @@ static uint32_t read_order(const fixture *f, int batch, int size, uint32_t epoch
         for (const dc_batch *b; (b = next(loader)); step++) {
             assert_int_equal(b->step, step);
             assert_int_equal(b->epoch, epoch);
-            assert_true(b->n_images <= dc_loader_local_batch(loader));
+            assert_true(b->n_images <= dc_loader_local_share(batch, size));
             for (int i = 0; i < b->n_images; i++, n++) {
                 uint32_t index = index_of(f, b->images + i * PIXELS);
                 order[step * (uint32_t)batch + (uint32_t)(b->first_image + i)] = index;
