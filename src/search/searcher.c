@@ -260,6 +260,7 @@ dc_status dc_searcher_open(dc_searcher *s)
     s->schedule = job->options->schedule;
     s->schedule.epochs = job->options->epochs;
     DC_TRY_ALL(job->comm, open_own(s));
+    DC_TRY(dc_pace_agree_on_start(job->comm, s->at.step, job->name));
     DC_TRY(dc_reducer_create(job->comm, s->params, &s->reducer));
     dc_search_memory memory;
     dc_status status = dc_search_plan(job->backend, job->dataset, job->options, job->comm->size, &memory);

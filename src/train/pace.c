@@ -10,6 +10,18 @@ void dc_pace_start(dc_pace *pace, const dc_comm *comm, const dc_hooks *hooks, do
     *pace = (dc_pace){comm, hooks, interval_s, now, now, 0, done};
 }
 
+dc_status dc_pace_agree_on_start(const dc_comm *comm, int64_t step, const char *name)
+{
+    int64_t range[] = {step, -step};
+    DC_TRY(dc_comm_max_int64(comm, range, 2));
+    if (range[0] != -range[1])
+        return dc_fail(DC_ERR_INPUT,
+                       "%s: some ranks find its checkpoint at step %lld, others at step %lld: all nodes must share the "
+                       "output folder ([run] output)",
+                       name, (long long)range[0], (long long)-range[1]);
+    return DC_OK;
+}
+
 dc_status dc_pace_check(dc_pace *pace, bool *save, bool *stop)
 {
     bool wish = false;

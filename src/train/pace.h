@@ -24,6 +24,10 @@ typedef struct dc_pace {
 /* done: the share of the work that was done before this start. */
 void dc_pace_start(dc_pace *pace, const dc_comm *comm, const dc_hooks *hooks, double interval_s, double done);
 
+/* Whether all ranks resume at the same step: DC_ERR_INPUT on each of them when some do not see the checkpoint that
+ * others see. name: of the work. Collective. */
+dc_status dc_pace_agree_on_start(const dc_comm *comm, int64_t step, const char *name);
+
 /* At a step boundary: *stop: a rank was asked to stop; *save: save the state now (also when stopping). Collective. */
 dc_status dc_pace_check(dc_pace *pace, bool *save, bool *stop);
 

@@ -287,6 +287,7 @@ dc_status dc_trainer_open(dc_trainer *t)
     t->schedule = job->options->schedule;
     t->schedule.epochs = job->options->epochs;
     DC_TRY_ALL(job->comm, open_own(t));
+    DC_TRY(dc_pace_agree_on_start(job->comm, (int64_t)t->at.epoch * t->steps + t->at.step, job->name));
     DC_TRY(dc_reducer_create(job->comm, t->params, &t->reducer));
     double done = (t->at.epoch + (double)t->at.step / t->steps) / job->options->epochs;
     dc_pace_start(&t->pace, job->comm, &job->hooks, job->checkpoint_interval_s, done);
