@@ -8,7 +8,6 @@
 #include <cjson/cJSON.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static const dc_option options[] = {
     {"split", "test|train", "which images (default test)"},
@@ -85,8 +84,7 @@ static dc_status load_model(evaluation *e, const char *path, int batch)
 static dc_status prepare(evaluation *e, const dc_args *args)
 {
     int batch = 64;
-    int threads = (int)sysconf(_SC_NPROCESSORS_ONLN) / e->world->local_size;
-    threads = threads < 1 ? 1 : threads;
+    int threads = e->world->cores;
     const char *split = dc_args_value(args, "split");
     if (split && strcmp(split, "test") != 0 && strcmp(split, "train") != 0)
         return dc_fail(DC_ERR_INPUT, "eval: --split %s: test or train", split);

@@ -5,11 +5,9 @@
 #include "base/state.h"
 #include "base/units.h"
 
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 const char *const dc_phase_names[DC_PHASES] = {"lookup graph", "search", "selection", "training"};
 
@@ -107,16 +105,6 @@ dc_status dc_pipeline_end(dc_pipeline *p, dc_phase phase, dc_status status)
 
 /* ---- opening ---- */
 
-/* This process's cores, shared out among the ranks of its node. With mpirun's binding they are already its own. */
-static int default_threads(const dc_comm *world)
-{
-    cpu_set_t mine;
-    long all = sysconf(_SC_NPROCESSORS_ONLN);
-    int cores = sched_getaffinity(0, sizeof mine, &mine) == 0 ? CPU_COUNT(&mine) : (int)all;
-    int threads = cores < all ? cores : cores / world->local_size;
-    return threads < 1 ? 1 : threads;
-}
-
 /* Told before anything is made: each list of images that is trained on must hold a batch. */
 static dc_status check_batches(const dc_pipeline *p)
 {
@@ -146,7 +134,7 @@ static dc_status prepare_own(dc_pipeline *p, const char *config, const dc_args *
     DC_TRY(dc_settings_load(config, args, s));
     DC_TRY(dc_dataset_open(s->data_file, &p->dataset));
     DC_TRY(check_batches(p));
-    p->threads = s->run.threads ? s->run.threads : default_threads(p->world);
+    p->threads = s->run.threads ? s->run.threads : p->world->cores;
     DC_TRY(dc_backend_create(s->run.device, p->threads, &p->backend));
     DC_TRY(dc_deriver_create(&p->deriver));
     dc_network_options network = dc_settings_network(s, p->dataset);

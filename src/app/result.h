@@ -25,7 +25,6 @@ dc_status dc_summary_print(const dc_pipeline *p, const dc_outcome *outcome, FILE
 void dc_lug_print(const dc_pipeline *p, FILE *out);
 
 /* Version of the program and of the libraries it runs with. */
-const char *dc_version(void);
 void dc_version_print(FILE *out);
 void dc_version_add(cJSON *object); /* "versions": {"dcanas": ..., "mpi": ..., ...} */
 

@@ -1,3 +1,4 @@
+#include "base/version.h"
 #include "app/result.h"
 #include "kernels.h"
 
@@ -7,11 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <xxhash.h>
-
-const char *dc_version(void)
-{
-    return "0.1.0";
-}
 
 enum { VERSION_CHARS = 128, LIBRARIES = 4 };
 
@@ -43,7 +39,7 @@ void dc_version_print(FILE *out)
 {
     library all[LIBRARIES];
     list_libraries(all);
-    fprintf(out, "dcanas %s\n", dc_version());
+    fprintf(out, "dcanas %s\n", DC_VERSION);
     fprintf(out, "  compute  cpu, instruction set %s\n", dck_kernels_for(NULL)->isa);
     for (int i = 0; i < LIBRARIES; i++)
         fprintf(out, "  %-8s %s\n", all[i].name, all[i].version);
@@ -54,7 +50,7 @@ void dc_version_add(cJSON *object)
     library all[LIBRARIES];
     list_libraries(all);
     cJSON *versions = cJSON_AddObjectToObject(object, "versions");
-    cJSON_AddStringToObject(versions, "dcanas", dc_version());
+    cJSON_AddStringToObject(versions, "dcanas", DC_VERSION);
     for (int i = 0; i < LIBRARIES; i++)
         cJSON_AddStringToObject(versions, all[i].name, all[i].version);
 }

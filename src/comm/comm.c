@@ -1,5 +1,6 @@
 #include "comm/comm.h"
 
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +25,27 @@ dc_status dc_comm_mpi_error(int code, const char *call)
 /* ---- life ----------------------------------------------------------------------------------------------------------
  */
 
+/* Launchers bind ranks to cores of their own, to sockets that several share, or not at all. */
+static dc_status share_cores(dc_comm *comm, MPI_Comm node)
+{
+    cpu_set_t mine, *all = dc_alloc((size_t)comm->local_size * sizeof *all);
+    if (!all)
+        return DC_ERR_MEMORY;
+    CPU_ZERO(&mine);
+    if (sched_getaffinity(0, sizeof mine, &mine) != 0)
+        CPU_SET(0, &mine);
+    int code = MPI_Allgather(&mine, sizeof mine, MPI_BYTE, all, sizeof mine, MPI_BYTE, node), sharers = 0;
+    for (int i = 0; i < comm->local_size && code == MPI_SUCCESS; i++)
+        sharers += CPU_EQUAL(&all[i], &mine) != 0;
+    free(all);
+    if (code != MPI_SUCCESS)
+        return dc_comm_mpi_error(code, "MPI_Allgather");
+    comm->cores = CPU_COUNT(&mine) / sharers;
+    if (comm->cores < 1)
+        comm->cores = 1;
+    return DC_OK;
+}
+
 static dc_status describe(dc_comm *comm)
 {
     MPI_Comm node;
@@ -32,8 +54,9 @@ static dc_status describe(dc_comm *comm)
     DC_MPI(MPI_Comm_split_type(comm->mpi, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &node));
     DC_MPI(MPI_Comm_rank(node, &comm->local_rank));
     DC_MPI(MPI_Comm_size(node, &comm->local_size));
+    dc_status status = share_cores(comm, node);
     DC_MPI(MPI_Comm_free(&node));
-    return DC_OK;
+    return status;
 }
 
 static dc_status init_world(int threads, dc_comm *world)
@@ -143,7 +166,7 @@ dc_status dc_comm_duplicate(const dc_comm *comm, dc_comm *copy)
 
 dc_comm dc_comm_self(void)
 {
-    return (dc_comm){.mpi = MPI_COMM_SELF, .size = 1, .local_size = 1, .last = MPI_COMM_NULL};
+    return (dc_comm){.mpi = MPI_COMM_SELF, .size = 1, .local_size = 1, .cores = 1, .last = MPI_COMM_NULL};
 }
 
 void dc_comm_clear(dc_comm *comm)

@@ -18,8 +18,10 @@
 typedef struct dc_comm {
     MPI_Comm mpi;
     int rank, size;
-    int local_rank, local_size; /* among this communicator's ranks on this node: which GPU, how many share the cores */
-    MPI_Comm last;              /* private, world only: kept free for dc_comm_end */
+    int local_rank, local_size; /* among this communicator's ranks on this node: which GPU */
+    int cores;     /* this rank's share of the node's cores, at least 1: those it may run on, divided by the
+                      ranks of this communicator that may run on the same ones */
+    MPI_Comm last; /* private, world only: kept free for dc_comm_end */
 } dc_comm;
 
 /* Turns an MPI error into DC_ERR_COMM: `DC_MPI(MPI_Barrier(comm->mpi));` in a function that returns dc_status. */

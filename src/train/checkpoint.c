@@ -1,5 +1,7 @@
 #include "train/checkpoint.h"
 
+#include "base/version.h"
+
 #include <string.h>
 
 void dc_metrics_pack(const dc_metrics *m, double numbers[DC_METRICS_NUMBERS])
@@ -17,6 +19,7 @@ dc_status dc_checkpoint_write(const dc_checkpoint *c)
 {
     dc_state *state;
     DC_TRY(dc_state_create(c->path, &state));
+    dc_state_put_text(state, "version", DC_VERSION);
     dc_state_put_u64(state, "identity", c->identity);
     c->put(c->context, state);
     dc_status status = dc_params_save(c->params, state, "params", true);
