@@ -11,6 +11,7 @@
 #: make bench       images/s and memory of search and training steps, beside PyTorch if it is installed
 #: make bench-profile    where those steps spend their time, by operation
 #: make bench-kernels    each kernel beside the machine's ceilings
+#: make study       whether derived sizes follow their targets, with both estimates (twenty minutes)
 #: make format      formats the sources
 #: make deps        installs what is missing (Debian and its kin; elsewhere it says what to load)
 #: make clean       removes all builds; output/ stays
@@ -102,7 +103,7 @@ else
 say = printf '  %-5s %s\n' $(1) $(2);
 endif
 
-.PHONY: all help deps demo test test-long unit mpi program asan fuzz lint format bench bench-profile bench-kernels \
+.PHONY: all help deps demo test test-long unit mpi program asan fuzz lint format study bench bench-profile bench-kernels \
         clean test-programs run-demo run-tests run-sanitized run-fuzzers
 all: $(PROGRAM)
 
@@ -263,6 +264,13 @@ bench-profile: $(BENCHES)
 
 bench-kernels: $(BENCHES)
 	$(BUILD)/bench/bench_kernels
+
+# ---- studies ------------------------------------------------------------------------------------------------------
+study: $(DEMO_DATA)
+	for estimate in derived soft; do \
+	    $(MPIRUN) -np 2 $(PROGRAM) lug tests/study/constraint.ini --set constraint.estimate=$$estimate \
+	        --set run.name=constraint-$$estimate || exit 1; \
+	done
 
 clean:
 	rm -rf build $(BUILD) build-asan build-fuzz
