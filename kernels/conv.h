@@ -5,6 +5,7 @@
 #define DCK_CONV_H
 
 #include "internal.h"
+#include "plane.h"
 
 enum {
     DCK_PANEL_ROWS = 72,   /* a multiple of every tile height */
@@ -61,11 +62,6 @@ void DCK(depthwise_backward)(const dck_conv *k, dck_view x, const float *w, dck_
 DCK_INLINE size_t dck_lines(size_t bytes)
 {
     return (bytes + 63) / 64 * 64;
-}
-
-DCK_INLINE size_t dck_plane(dck_view v)
-{
-    return (size_t)v.h * v.w * DCK_LANES;
 }
 
 #endif

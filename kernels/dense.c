@@ -74,7 +74,7 @@ static void scatter(const pass *s, const float *result, int ld, int m, int first
         int y = first_pixel / w, x = first_pixel % w;
         for (int p = 0, run; p < pixels; p += run, y++, x = 0) {
             run = w - x < pixels - p ? w - x : pixels - p;
-            size_t at = i * dck_plane(s->to) +
+            size_t at = i * dck_plane_floats(s->to) +
                         ((size_t)(y * s->step + s->phase_y) * s->to.w + x * s->step + s->phase_x) * DCK_LANES;
             scatter_run(result + ((size_t)i * ld + p) * DCK_LANES, run, s->step, out + at, mask ? mask + at : NULL,
                         add);
@@ -88,7 +88,7 @@ static void pass_chunk(const pass *s, int block, int group, int first, int m, in
 {
     const float *image = s->from.data + block * s->from.stride +
                          (size_t)group * (s->from.c / s->groups) * s->gather.h * s->gather.w * DCK_LANES;
-    const size_t plane = dck_plane(s->to), channel = (size_t)group * s->m + first;
+    const size_t plane = dck_plane_floats(s->to), channel = (size_t)group * s->m + first;
     float *out = s->to.data + block * s->to.stride + channel * plane;
     const float *mask = s->mask.data ? s->mask.data + block * s->mask.stride + channel * plane : NULL;
     const float *a = s->a + channel * s->rows;
@@ -291,8 +291,8 @@ static void weight_unit(const weight_pass *s, int items, int unit, int group, in
     for (int item = unit * s->units.size, i = 0; i < cut_length(s->units, unit, items); i++, item++) {
         int block = item / s->chunks.count, chunk = item % s->chunks.count;
         int first_pixel = chunk * s->chunks.size, pixels = cut_length(s->chunks, chunk, grid), ld = leading(pixels);
-        const float *dy = s->dy.data + block * s->dy.stride + (size_t)group * s->m * dck_plane(s->dy);
-        const float *x = s->x.data + block * s->x.stride + (size_t)group * in * dck_plane(s->x);
+        const float *dy = s->dy.data + block * s->dy.stride + (size_t)group * s->m * dck_plane_floats(s->dy);
+        const float *x = s->x.data + block * s->x.stride + (size_t)group * in * dck_plane_floats(s->x);
         DCK(gather)(&s->dy_gather, dy, first, m, first_pixel, pixels, dy_panel, ld);
         for (int j = 0; j < s->row_ranges.count; j++) {
             int row = j * s->row_ranges.size, rows = cut_length(s->row_ranges, j, s->rows);

@@ -240,9 +240,9 @@ void DCK(depthwise_forward)(const dck_conv *k, dck_view x, const float *w, dck_v
             for (int c = 0; c < y.c; c++) {
                 ring r = x_ring(k, x, y);
                 r.rows = mine.x_rows;
-                r.plane = x.data + block * x.stride + c * dck_plane(x);
+                r.plane = x.data + block * x.stride + c * dck_plane_floats(x);
                 memcpy(mine.taps.weight, w + c * size, size * sizeof(float));
-                float *out = y.data + block * y.stride + c * dck_plane(y);
+                float *out = y.data + block * y.stride + c * dck_plane_floats(y);
                 for (int i = 0; i < y.h; i++, out += (size_t)y.w * DCK_LANES) {
                     x_taps(k, &r, i, &mine.taps);
                     row(k->stride, 1, &mine.taps, y.w, (row_output){.out = out});
@@ -383,8 +383,8 @@ void DCK(depthwise_backward)(const dck_conv *k, dck_view x, const float *w, dck_
 #pragma omp for collapse(2) schedule(static)
         for (int block = 0; block < blocks; block++)
             for (int c = 0; c < x.c; c++) {
-                const float *x_plane = x.data + block * x.stride + c * dck_plane(x);
-                const float *dy_plane = dy.data + block * dy.stride + c * dck_plane(dy);
+                const float *x_plane = x.data + block * x.stride + c * dck_plane_floats(x);
+                const float *dy_plane = dy.data + block * dy.stride + c * dck_plane_floats(dy);
                 if (dw) {
                     ring r = x_ring(k, x, dy);
                     r.rows = mine.x_rows;
@@ -395,8 +395,9 @@ void DCK(depthwise_backward)(const dck_conv *k, dck_view x, const float *w, dck_
                     ring r = dy_ring(k, x, dy);
                     r.rows = mine.dy_rows;
                     r.plane = dy_plane;
-                    backward_data(k, x, w + c * size, &r, &mine.taps, dx.data + block * dx.stride + c * dck_plane(dx),
-                                  k->relu ? x_plane : NULL, accumulate);
+                    backward_data(k, x, w + c * size, &r, &mine.taps,
+                                  dx.data + block * dx.stride + c * dck_plane_floats(dx), k->relu ? x_plane : NULL,
+                                  accumulate);
                 }
             }
         if (dw)

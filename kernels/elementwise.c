@@ -1,4 +1,5 @@
-/* Element by element at the speed of memory: relu, copy, zero, a factor per image, dropout. */
+/* Element by element: relu, copy, zero and a factor per image, which memory bounds, and dropout, which its random
+ * numbers do. */
 #include "internal.h"
 #include "philox.h"
 #include "plane.h"

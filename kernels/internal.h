@@ -23,10 +23,9 @@ void DCK(avg_pool_forward)(const dck_pool *k, dck_view x, dck_view y, int blocks
 void DCK(avg_pool_backward)(const dck_pool *k, dck_view dy, dck_view dx, bool accumulate, int blocks, int threads);
 void DCK(global_avg_pool_forward)(dck_view x, dck_view y, int blocks, int threads);
 void DCK(global_avg_pool_backward)(dck_view dy, dck_view dx, bool accumulate, int blocks, int threads);
-size_t DCK(linear_scratch_bytes)(dck_view x, dck_view y, int blocks, int threads);
 void DCK(linear_forward)(dck_view x, const float *w, const float *b, dck_view y, int blocks, int threads);
 void DCK(linear_backward)(dck_view x, const float *w, dck_view dy, dck_view dx, bool accumulate, float *dw, float *db,
-                          int blocks, void *scratch, int threads);
+                          int blocks, int threads);
 void DCK(mix_forward)(int n_x, const dck_view *x, const float *weight, const int *index, dck_view y, int blocks,
                       int threads);
 size_t DCK(mix_backward_scratch_bytes)(int n_x, dck_view y, int blocks, int threads);

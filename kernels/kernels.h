@@ -73,10 +73,9 @@ typedef struct dck_kernels {
     void (*global_avg_pool_backward)(dck_view dy, dck_view dx, bool accumulate, int blocks, int threads);
 
     /* y = W x + b over the c*h*w features of x (order C,H,W). */
-    size_t (*linear_scratch_bytes)(dck_view x, dck_view y, int blocks, int threads);
     void (*linear_forward)(dck_view x, const float *w, const float *b, dck_view y, int blocks, int threads);
     void (*linear_backward)(dck_view x, const float *w, dck_view dy, dck_view dx, bool accumulate, float *dw, float *db,
-                            int blocks, void *scratch, int threads);
+                            int blocks, int threads);
 
     /* y = sum_i weight[index[i]] * x[i]; weight NULL: all ones (add). n_x >= 1, all of y's shape. */
     void (*mix_forward)(int n_x, const dck_view *x, const float *weight, const int *index, dck_view y, int blocks,

@@ -12,12 +12,6 @@ static size_t features_of(dck_view x)
     return (size_t)x.c * (size_t)x.h * (size_t)x.w;
 }
 
-size_t DCK(linear_scratch_bytes)(dck_view x, dck_view y, int blocks, int threads)
-{
-    (void)x, (void)y, (void)blocks, (void)threads;
-    return 0; /* partial sums stay in registers: a thread owns its rows of dw and walks over the blocks in order */
-}
-
 /* y[o] = b[o] + sum over f of w[o * o_step + f * f_step] * x[f], for n <= TILE rows o. Forward with steps (features, 1)
  * and, with x and y exchanged and steps (1, features), the gradient of the input. */
 DCK_INLINE void multiply_tile(int n, const float *x, size_t count, const float *w, size_t o_step, size_t f_step,
@@ -103,9 +97,8 @@ static void gradient_row(dck_view x, const float *dy, size_t dy_stride, size_t f
 }
 
 void DCK(linear_backward)(dck_view x, const float *w, dck_view dy, dck_view dx, bool accumulate, float *dw, float *db,
-                          int blocks, void *scratch, int threads)
+                          int blocks, int threads)
 {
-    (void)scratch;
     const size_t features = features_of(x), out = (size_t)dy.c;
     const size_t work = features * out * (size_t)blocks * DCK_LANES;
 #pragma omp parallel num_threads(threads) if (work > 4 * DCK_SERIAL_FLOATS)
@@ -117,7 +110,7 @@ void DCK(linear_backward)(dck_view x, const float *w, dck_view dy, dck_view dx, 
                          dx.data + (size_t)block * dx.stride, features, accumulate);
         }
 #pragma omp for schedule(static)
-        for (int o = 0; o < dy.c; o++) {
+        for (int o = 0; o < dy.c; o++) { /* a row of dw is one thread's, which walks over the blocks in order */
             const float *row = dy.data + (size_t)o * DCK_LANES;
             if (dw)
                 gradient_row(x, row, dy.stride, features, dw + (size_t)o * features, blocks);

@@ -182,13 +182,12 @@ static void max_backward_row(const dck_pool *k, const dck_vec *x, dck_vec *dx, i
     const size_t row = (size_t)width * DCK_PER_PIXEL;
     int inner = 0, inner_end = 0; /* outputs that the fast path does */
     if (k->kernel == 3 && k->stride == 1 && width > 2 && rows > 1) {
-        inner = k->pad;
+        inner = k->pad; /* the one whose window begins at x */
         inner_end = width - 2 + k->pad;
-        size_t first = (size_t)(inner - k->pad) * DCK_PER_PIXEL;
         if (rows == 3)
-            max_backward_three(x + first, dx + first, row, 3, y, dy, inner, inner_end);
+            max_backward_three(x, dx, row, 3, y, dy, inner, inner_end);
         else
-            max_backward_three(x + first, dx + first, row, 2, y, dy, inner, inner_end);
+            max_backward_three(x, dx, row, 2, y, dy, inner, inner_end);
     }
     for (int j = 0; j < out_width; j++) {
         if (j == inner && inner_end > inner)

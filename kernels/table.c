@@ -23,7 +23,6 @@ const dck_kernels DCK_JOIN(table, DCK_ISA) = {
     .avg_pool_backward = DCK(avg_pool_backward),
     .global_avg_pool_forward = DCK(global_avg_pool_forward),
     .global_avg_pool_backward = DCK(global_avg_pool_backward),
-    .linear_scratch_bytes = DCK(linear_scratch_bytes),
     .linear_forward = DCK(linear_forward),
     .linear_backward = DCK(linear_backward),
     .mix_forward = DCK(mix_forward),

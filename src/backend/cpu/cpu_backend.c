@@ -61,11 +61,6 @@ static dc_status cpu_sync(dc_backend *backend)
     return DC_OK;
 }
 
-static dck_view lanes(dc_view v)
-{
-    return (dck_view){.data = v.data, .c = v.shape.c, .h = v.shape.h, .w = v.shape.w, .stride = v.stride};
-}
-
 static dc_status cpu_write(dc_backend *backend, dc_view view, int n_images, const float *nchw)
 {
     cpu_of(backend)->kernels->from_nchw(nchw, n_images, lanes(view));

@@ -42,6 +42,12 @@ struct dc_kernel {
     dc_shape input, output; /* of the first feature */
 };
 
+/* A tensor's view as the kernels take it. */
+static inline dck_view lanes(dc_view v)
+{
+    return (dck_view){.data = v.data, .c = v.shape.c, .h = v.shape.h, .w = v.shape.w, .stride = v.stride};
+}
+
 /* By dc_op. */
 extern const dc_cpu_op dc_cpu_ops[DC_OP_COUNT];
 

@@ -3,11 +3,6 @@
 
 #include <math.h>
 
-static dck_view lanes(dc_view v)
-{
-    return (dck_view){.data = v.data, .c = v.shape.c, .h = v.shape.h, .w = v.shape.w, .stride = v.stride};
-}
-
 /* A tensor of its own, with no memory: what a kernel is asked about its scratch with. */
 static dck_view shaped(dc_shape s)
 {
@@ -144,14 +139,7 @@ static void linear_backward(const dc_cpu_backend *b, const dc_kernel *k, const d
 {
     (void)k;
     b->kernels->linear_backward(lanes(a->inputs[0]), a->params[0], lanes(a->output_grad), lanes(a->input_grads[0]),
-                                a->accumulate[0], a->param_grads[0], a->param_grads[1], used_blocks(a), a->scratch,
-                                b->threads);
-}
-
-static void linear_extra(const dc_cpu_backend *b, const dc_kernel *k, dc_cpu_extra *extra)
-{
-    extra->backward_scratch_bytes =
-        b->kernels->linear_scratch_bytes(shaped(k->input), shaped(k->output), k->blocks, b->threads);
+                                a->accumulate[0], a->param_grads[0], a->param_grads[1], used_blocks(a), b->threads);
 }
 
 /* ---- add and mix: the kernel wants views of its own type, which are made in scratch ---- */
@@ -392,7 +380,7 @@ const dc_cpu_op dc_cpu_ops[DC_OP_COUNT] = {
     [DC_OP_MAX_POOL] = {max_pool_forward, max_pool_backward, NULL},
     [DC_OP_AVG_POOL] = {avg_pool_forward, avg_pool_backward, NULL},
     [DC_OP_GLOBAL_AVG_POOL] = {global_avg_pool_forward, global_avg_pool_backward, NULL},
-    [DC_OP_LINEAR] = {linear_forward, linear_backward, linear_extra},
+    [DC_OP_LINEAR] = {linear_forward, linear_backward, NULL},
     [DC_OP_ADD] = {add_forward, add_backward, sum_extra},
     [DC_OP_SOFTMAX] = {softmax_forward, softmax_backward, NULL},
     [DC_OP_MIX] = {mix_forward, mix_backward, sum_extra},
