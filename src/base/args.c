@@ -1,7 +1,6 @@
 #include "base/args.h"
 
 #include "base/text.h"
-#include "base/units.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -193,21 +192,6 @@ dc_status dc_args_int(const dc_args *args, const char *name, int minimum, int ma
         return dc_fail(DC_ERR_INPUT, "%s: --%s %s is out of range: %d to %d", args->command->name, name, text, minimum,
                        maximum);
     *value = (int)number;
-    return DC_OK;
-}
-
-dc_status dc_args_int64(const dc_args *args, const char *name, int64_t minimum, int64_t *value)
-{
-    const char *text = dc_args_value(args, name);
-    int64_t number = 0;
-    if (!text)
-        return DC_OK;
-    if (dc_parse_count(text, &number))
-        return dc_fail_within(DC_ERR_INPUT, "%s: --%s", args->command->name, name);
-    if (number < minimum)
-        return dc_fail(DC_ERR_INPUT, "%s: --%s %s is out of range: at least %lld", args->command->name, name, text,
-                       (long long)minimum);
-    *value = number;
     return DC_OK;
 }
 

@@ -49,7 +49,6 @@ const char *dc_args_values(const dc_args *args, const char *name, int i);
 
 /* A number; *value stays as it is when the option was not given. Errors name option, value and range. */
 dc_status dc_args_int(const dc_args *args, const char *name, int minimum, int maximum, int *value);
-dc_status dc_args_int64(const dc_args *args, const char *name, int64_t minimum, int64_t *value); /* "3.5M" */
 
 /* "usage: dcanas count GENOTYPE [options]", the summary, the options, the help. */
 void dc_args_print_help(const char *program, const dc_command *command, FILE *out);

@@ -37,22 +37,6 @@ int dc_signals_received(void)
     return received;
 }
 
-const char *dc_signals_name(int number)
-{
-    switch (number) {
-    case SIGTERM:
-        return "SIGTERM";
-    case SIGINT:
-        return "SIGINT";
-    case SIGUSR1:
-        return "SIGUSR1";
-    case SIGUSR2:
-        return "SIGUSR2";
-    default:
-        return "no signal";
-    }
-}
-
 void dc_signals_clear(void)
 {
     received = 0;

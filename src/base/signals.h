@@ -11,9 +11,6 @@ dc_status dc_signals_install(void);
 /* The last signal that asked to stop, or 0. */
 int dc_signals_received(void);
 
-/* "SIGTERM", ... of a number that dc_signals_received gave. */
-const char *dc_signals_name(int number);
-
 /* Forgets the request. */
 void dc_signals_clear(void);
 

@@ -109,10 +109,6 @@ dc_status dc_state_shape(dc_state *state, const char *name, dc_state_type *type,
 dc_status dc_state_get(dc_state *state, const char *name, dc_state_type type, int rank, const int64_t *dims,
                        void *data);
 
-/* Rows first .. first + n - 1 along the first dimension. */
-dc_status dc_state_get_rows(dc_state *state, const char *name, dc_state_type type, int64_t first, int64_t n,
-                            void *rows);
-
 dc_status dc_state_get_i64(dc_state *state, const char *name, int64_t *value);
 dc_status dc_state_get_u64(dc_state *state, const char *name, uint64_t *value);
 dc_status dc_state_get_double(dc_state *state, const char *name, double *value);

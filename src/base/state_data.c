@@ -353,8 +353,8 @@ dc_status dc_state_get(dc_state *state, const char *name, dc_state_type type, in
     return status;
 }
 
-/* Reads into `in` or writes from `out` some rows of an open array. */
-static herr_t move_rows(hid_t array, const shape *found, int64_t first, int64_t n, void *in, const void *out)
+/* Writes some rows of an open array. */
+static herr_t write_rows(hid_t array, const shape *found, int64_t first, int64_t n, const void *rows)
 {
     hsize_t start[DC_STATE_MAX_RANK] = {(hsize_t)first}, count[DC_STATE_MAX_RANK];
     for (int i = 0; i < found->rank; i++)
@@ -362,8 +362,7 @@ static herr_t move_rows(hid_t array, const shape *found, int64_t first, int64_t 
     hid_t file = H5Dget_space(array), memory = H5Screate_simple(found->rank, count, NULL), type = type_id(found->type);
     herr_t result = H5Sselect_hyperslab(file, H5S_SELECT_SET, start, NULL, count, NULL);
     if (result >= 0)
-        result = in ? H5Dread(array, type, memory, file, H5P_DEFAULT, in)
-                    : H5Dwrite(array, type, memory, file, H5P_DEFAULT, out);
+        result = H5Dwrite(array, type, memory, file, H5P_DEFAULT, rows);
     H5Sclose(memory);
     H5Sclose(file);
     return result;
@@ -377,21 +376,15 @@ static dc_status check_rows(const dc_state *state, const char *name, const shape
     return DC_OK;
 }
 
-static dc_status some_rows(const dc_state *state, const char *name, const dc_state_type *type, int64_t first, int64_t n,
-                           void *in, const void *out)
+static dc_status put_rows(const dc_state *state, const char *name, int64_t first, int64_t n, const void *rows)
 {
     hid_t array;
     shape found;
     DC_TRY(open_array(state, name, &array, &found));
     dc_status status = check_rows(state, name, &found, first, n);
-    if (!status && type && *type != found.type) {
-        shape wanted = found;
-        wanted.type = *type;
-        status = mismatch(state, name, &found, &wanted);
-    }
-    if (!status && n && bytes_of(&found) && move_rows(array, &found, first, n, in, out) < 0)
-        status = dc_state_hdf5_fail(state, in ? "cannot read the array" : "cannot write the array", name);
-    if (H5Dclose(array) < 0 && out && !status)
+    if (!status && n && bytes_of(&found) && write_rows(array, &found, first, n, rows) < 0)
+        status = dc_state_hdf5_fail(state, "cannot write the array", name);
+    if (H5Dclose(array) < 0 && !status)
         status = dc_state_hdf5_fail(state, "cannot write the array", name);
     return status;
 }
@@ -401,17 +394,8 @@ void dc_state_put_rows(dc_state *state, const char *name, int64_t first, int64_t
     if (state->status)
         return;
     dc_state_hdf5_enter();
-    dc_state_keep(state, some_rows(state, name, NULL, first, n, NULL, rows));
+    dc_state_keep(state, put_rows(state, name, first, n, rows));
     dc_state_hdf5_leave();
-}
-
-dc_status dc_state_get_rows(dc_state *state, const char *name, dc_state_type type, int64_t first, int64_t n, void *rows)
-{
-    DC_TRY(dc_state_repeat(state));
-    dc_state_hdf5_enter();
-    dc_status status = dc_state_keep(state, some_rows(state, name, &type, first, n, rows, NULL));
-    dc_state_hdf5_leave();
-    return status;
 }
 
 bool dc_state_has(dc_state *state, const char *name)

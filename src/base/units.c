@@ -102,29 +102,6 @@ dc_status dc_parse_duration(const char *text, double *seconds)
     return DC_OK;
 }
 
-dc_status dc_parse_bytes(const char *text, int64_t *bytes)
-{
-    static const char letters[] = "kMGT";
-    const char *end;
-    double number = plain_number(text, &end), unit = 1;
-    const char *letter = *end ? strchr(letters, *end == 'K' ? 'k' : *end) : NULL;
-    bool known = end != text;
-    if (letter) {
-        bool decimal = end[1] == 'B';
-        unit = pow(decimal ? 1000 : 1024, (double)(letter - letters + 1));
-        end++;
-        known = known && (!*end || !strcmp(end, "B") || !strcmp(end, "i") || !strcmp(end, "iB"));
-    } else {
-        known = known && (!*end || !strcmp(end, "B"));
-    }
-    if (!known)
-        return dc_fail(DC_ERR_INPUT, "'%s' is not a size such as 4096, 512M, 1.5G or 2GB", text);
-    if (number * unit >= 0x1p63)
-        return dc_fail(DC_ERR_INPUT, "'%s' is too large", text);
-    *bytes = (int64_t)(number * unit);
-    return DC_OK;
-}
-
 dc_units_text dc_format_count(int64_t count)
 {
     dc_units_text out;

@@ -14,9 +14,6 @@ dc_status dc_parse_count(const char *text, int64_t *value);
 /* Seconds: "90", "1.5", "30s", "15m", "2h", "1d" or several in falling order: "1h30m". */
 dc_status dc_parse_duration(const char *text, double *seconds);
 
-/* Bytes: "512", "4K", "1.5G", "2GiB" are powers of 1024, "2kB", "2GB" powers of 1000. */
-dc_status dc_parse_bytes(const char *text, int64_t *bytes);
-
 /* A short text by value, to be used where it is made: printf("%s", dc_format_count(n).s). */
 typedef struct dc_units_text {
     char s[32];

@@ -273,16 +273,6 @@ dc_status dc_comm_sum_int64(const dc_comm *comm, int64_t *values, size_t n)
     return reduce(comm, values, n, sizeof *values, MPI_INT64_T, MPI_SUM);
 }
 
-dc_status dc_comm_max_doubles(const dc_comm *comm, double *values, size_t n)
-{
-    return reduce(comm, values, n, sizeof *values, MPI_DOUBLE, MPI_MAX);
-}
-
-dc_status dc_comm_max_floats(const dc_comm *comm, float *values, size_t n)
-{
-    return reduce(comm, values, n, sizeof *values, MPI_FLOAT, MPI_MAX);
-}
-
 dc_status dc_comm_max_int64(const dc_comm *comm, int64_t *values, size_t n)
 {
     return reduce(comm, values, n, sizeof *values, MPI_INT64_T, MPI_MAX);

@@ -105,8 +105,6 @@ dc_status dc_comm_bcast(const dc_comm *comm, int root, void *bytes, size_t size_
 dc_status dc_comm_sum_doubles(const dc_comm *comm, double *values, size_t n);
 dc_status dc_comm_sum_floats(const dc_comm *comm, float *values, size_t n);
 dc_status dc_comm_sum_int64(const dc_comm *comm, int64_t *values, size_t n);
-dc_status dc_comm_max_doubles(const dc_comm *comm, double *values, size_t n);
-dc_status dc_comm_max_floats(const dc_comm *comm, float *values, size_t n);
 dc_status dc_comm_max_int64(const dc_comm *comm, int64_t *values, size_t n);
 
 /* Byte strings end to end: string i is data[offsets[i]] .. data[offsets[i + 1]]. */

@@ -1,6 +1,5 @@
 #include "data/loader.h"
 
-#include "base/clock.h"
 #include "base/rng.h"
 
 #include <pthread.h>
@@ -31,7 +30,6 @@ struct dc_loader {
     buffer buffers[N_BUFFERS];
     pthread_t thread;
     bool has_thread;
-    double wait_seconds; /* the caller's */
 
     pthread_mutex_t mutex; /* guards what follows */
     pthread_cond_t changed;
@@ -279,11 +277,6 @@ uint32_t dc_loader_steps(const dc_loader *loader)
     return loader->steps;
 }
 
-double dc_loader_wait_seconds(const dc_loader *loader)
-{
-    return loader->wait_seconds;
-}
-
 dc_status dc_loader_begin_epoch(dc_loader *loader, uint32_t epoch, uint32_t start_step)
 {
     if (start_step > loader->steps)
@@ -310,7 +303,6 @@ dc_status dc_loader_next(dc_loader *loader, const dc_batch **batch)
 {
     *batch = NULL;
     dc_status status = DC_OK;
-    double start = dc_clock_seconds();
     pthread_mutex_lock(&loader->mutex);
     loader->released = loader->taken;
     pthread_cond_broadcast(&loader->changed);
@@ -321,6 +313,5 @@ dc_status dc_loader_next(dc_loader *loader, const dc_batch **batch)
     else
         status = loader->status;
     pthread_mutex_unlock(&loader->mutex);
-    loader->wait_seconds += dc_clock_seconds() - start;
     return status == DC_OK ? DC_OK : dc_fail(status, "%s", loader->message);
 }

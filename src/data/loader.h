@@ -62,7 +62,4 @@ dc_status dc_loader_begin_epoch(dc_loader *loader, uint32_t epoch, uint32_t star
  * back here. */
 dc_status dc_loader_next(dc_loader *loader, const dc_batch **batch);
 
-/* Seconds that dc_loader_next has waited since the loader was created: time lost to data. */
-double dc_loader_wait_seconds(const dc_loader *loader);
-
 #endif

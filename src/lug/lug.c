@@ -62,14 +62,6 @@ dc_status dc_lug_add(dc_lug *lug, const dc_lug_entry *entry)
     return DC_OK;
 }
 
-dc_status dc_lug_merge(dc_lug *lug, const dc_lug *other)
-{
-    DC_TRY(dc_lug_identity_check(&other->identity, &lug->identity, "the lookup graph to add"));
-    for (int i = 0; i < other->n; i++)
-        DC_TRY(dc_lug_add(lug, &other->entries[i]));
-    return DC_OK;
-}
-
 /* ---- identity ---------------------------------------------------------------------------------------------------- */
 
 static const char *const part_names[DC_LUG_PARTS] = {

@@ -50,9 +50,6 @@ dc_status dc_lug_add(dc_lug *lug, const dc_lug_entry *entry);
 /* The entry of (point, seed_index), or NULL. Valid until the next dc_lug_add. */
 const dc_lug_entry *dc_lug_find(const dc_lug *lug, int point, int seed_index);
 
-/* Adds all entries of other, which must have the same identity. */
-dc_status dc_lug_merge(dc_lug *lug, const dc_lug *other);
-
 /* DC_ERR_INPUT naming the part (data set, space or recipe) that differs and both texts; `path` is for the message. */
 dc_status dc_lug_identity_check(const dc_lug_identity *have, const dc_lug_identity *want, const char *path);
 

@@ -155,7 +155,6 @@ static void signals_only_ask(void **context)
         dc_signals_clear();
         assert_int_equal(dc_signals_received(), 0);
     }
-    assert_string_equal(dc_signals_name(SIGUSR1), "SIGUSR1");
     raise(SIGPIPE);
     assert_int_equal(dc_signals_received(), 0);
 }
@@ -189,7 +188,6 @@ static void command_lines_are_parsed(void **context)
     (void)context;
     dc_args *args;
     int channels = 7;
-    int64_t wide = 7;
     char *argv[] = {"--set", "a.b=1", "DARTS_V2", "--channels=36", "--set=c.d=2", "--json"};
     assert_ok(parse(&args, 6, argv));
     assert_int_equal(dc_args_count(args), 1);
@@ -200,9 +198,8 @@ static void command_lines_are_parsed(void **context)
     assert_string_equal(dc_args_values(args, "set", 1), "c.d=2");
     assert_null(dc_args_values(args, "set", 2));
     assert_ok(dc_args_int(args, "channels", 1, 100, &channels));
-    assert_ok(dc_args_int64(args, "channels", 1, &wide));
     assert_ok(dc_args_int(args, "cells", 1, 100, &channels));
-    assert_true(channels == 36 && wide == 36);
+    assert_true(channels == 36);
     assert_int_equal(dc_args_int(args, "channels", 1, 10, &channels), DC_ERR_INPUT);
     assert_string_equal(dc_status_message(), "count: --channels 36 is out of range: 1 to 10");
     assert_int_equal(dc_args_int(args, "set", 1, 10, &channels), DC_ERR_INPUT);
