@@ -128,9 +128,8 @@ static void texts_grow(void **context)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(counts_are_exact),
-        cmocka_unit_test(durations_add_up),
-        cmocka_unit_test(slips_are_recognised),
+        cmocka_unit_test(counts_are_exact),     cmocka_unit_test(durations_add_up),
+        cmocka_unit_test(numbers_are_readable), cmocka_unit_test(slips_are_recognised),
         cmocka_unit_test(texts_grow),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
