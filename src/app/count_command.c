@@ -1,5 +1,6 @@
 #include "app/count_command.h"
 
+#include "app/json.h"
 #include "app/network_args.h"
 #include "base/args.h"
 #include "base/units.h"
@@ -7,8 +8,6 @@
 #include "search/supernet.h"
 #include "space/network.h"
 
-#include <cjson/cJSON.h>
-#include <stdlib.h>
 #include <string.h>
 
 static const dc_option options[] = {
@@ -72,7 +71,7 @@ static dc_status build_supernet(const dc_args *args, dc_network_options *o, dc_g
 static dc_status print_json(const dc_network_options *o, const dc_cost *cost, FILE *out)
 {
     cJSON *root = cJSON_CreateObject();
-    cJSON_AddStringToObject(root, "network", o->kind == DC_NETWORK_CIFAR ? "cifar" : "imagenet");
+    cJSON_AddStringToObject(root, "network", dc_network_kind_name(o->kind));
     cJSON_AddItemToObject(root, "input", cJSON_CreateIntArray((int[]){o->input.c, o->input.h, o->input.w}, 3));
     cJSON_AddNumberToObject(root, "classes", o->classes);
     cJSON_AddNumberToObject(root, "channels", o->channels);
@@ -81,20 +80,13 @@ static dc_status print_json(const dc_network_options *o, const dc_cost *cost, FI
     cJSON_AddNumberToObject(root, "params_with_auxiliary", (double)cost->params_with_auxiliary);
     cJSON_AddNumberToObject(root, "macs", (double)cost->macs);
     cJSON_AddNumberToObject(root, "peak_activation_bytes", (double)cost->peak_activation_bytes);
-    char *text = cJSON_Print(root);
-    cJSON_Delete(root);
-    if (!text)
-        return dc_fail(DC_ERR_MEMORY, "out of memory while writing JSON");
-    fprintf(out, "%s\n", text);
-    free(text);
-    return DC_OK;
+    return dc_json_print(root, out);
 }
 
 static void print_text(const char *what, const dc_network_options *o, const dc_cost *cost, FILE *out)
 {
     fprintf(out, "%s: %s network, %dx%dx%d images, %d classes, %d channels, %d cells\n", what,
-            o->kind == DC_NETWORK_CIFAR ? "cifar" : "imagenet", o->input.c, o->input.h, o->input.w, o->classes,
-            o->channels, o->cells);
+            dc_network_kind_name(o->kind), o->input.c, o->input.h, o->input.w, o->classes, o->channels, o->cells);
     fprintf(out, "  params                 %s without the auxiliary head\n", dc_format_count(cost->params).s);
     if (cost->params_with_auxiliary != cost->params)
         fprintf(out, "  params_with_auxiliary  %s\n", dc_format_count(cost->params_with_auxiliary).s);

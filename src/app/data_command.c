@@ -1,13 +1,12 @@
 #include "app/data_command.h"
 
+#include "app/json.h"
 #include "base/args.h"
 #include "base/units.h"
 #include "data/dataset.h"
 #include "data/import.h"
 
-#include <cjson/cJSON.h>
 #include <inttypes.h>
-#include <stdlib.h>
 #include <sys/stat.h>
 
 static const dc_option import_options[] = {
@@ -76,13 +75,7 @@ static dc_status print_json(const dc_dataset *dataset, bool verified, FILE *out)
     cJSON *classes = cJSON_AddArrayToObject(root, "classes");
     for (int i = 0; i < dataset->n_classes; i++)
         cJSON_AddItemToArray(classes, cJSON_CreateString(dataset->classes[i]));
-    char *text = cJSON_Print(root);
-    cJSON_Delete(root);
-    if (!text)
-        return dc_fail(DC_ERR_MEMORY, "out of memory while writing JSON");
-    fprintf(out, "%s\n", text);
-    free(text);
-    return DC_OK;
+    return dc_json_print(root, out);
 }
 
 static dc_status info(const dc_args *args, FILE *out)

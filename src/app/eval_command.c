@@ -1,11 +1,11 @@
 #include "app/eval_command.h"
 
+#include "app/json.h"
 #include "base/args.h"
 #include "base/units.h"
 #include "train/evaluate.h"
 #include "train/weights.h"
 
-#include <cjson/cJSON.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -143,13 +143,7 @@ static dc_status print_json(const evaluation *e, FILE *out)
             cJSON_AddItemToArray(row, cJSON_CreateNumber((double)e->confusion[c * e->network.classes + k]));
         cJSON_AddItemToArray(confusion, row);
     }
-    char *text = cJSON_Print(root);
-    cJSON_Delete(root);
-    if (!text)
-        return dc_fail(DC_ERR_MEMORY, "out of memory while JSON was written");
-    fprintf(out, "%s\n", text);
-    free(text);
-    return DC_OK;
+    return dc_json_print(root, out);
 }
 
 static void print_text(const evaluation *e, FILE *out)

@@ -1,12 +1,11 @@
 #include "app/limits_command.h"
 
+#include "app/json.h"
 #include "app/network_args.h"
 #include "base/args.h"
 #include "base/units.h"
 #include "space/derive.h"
 
-#include <cjson/cJSON.h>
-#include <stdlib.h>
 #include <string.h>
 
 static const dc_option options[] = {
@@ -28,16 +27,11 @@ static const dc_command command = {
     "limits is refused: below, nothing fits; above, everything does.",
 };
 
-static const char *kind_name(dc_network_kind kind)
-{
-    return kind == DC_NETWORK_CIFAR ? "cifar" : "imagenet";
-}
-
 static dc_status print_json(const dc_network_options *o, const dc_limits limits[DC_METRICS], FILE *out)
 {
     cJSON *root = cJSON_CreateObject();
     cJSON_AddStringToObject(root, "space", "darts");
-    cJSON_AddStringToObject(root, "network", kind_name(o->kind));
+    cJSON_AddStringToObject(root, "network", dc_network_kind_name(o->kind));
     cJSON_AddItemToObject(root, "input", cJSON_CreateIntArray((int[]){o->input.c, o->input.h, o->input.w}, 3));
     cJSON_AddNumberToObject(root, "classes", o->classes);
     cJSON_AddNumberToObject(root, "channels", o->channels);
@@ -47,19 +41,13 @@ static dc_status print_json(const dc_network_options *o, const dc_limits limits[
         cJSON_AddNumberToObject(range, "min", limits[m].min);
         cJSON_AddNumberToObject(range, "max", limits[m].max);
     }
-    char *text = cJSON_Print(root);
-    cJSON_Delete(root);
-    if (!text)
-        return dc_fail(DC_ERR_MEMORY, "out of memory while writing JSON");
-    fprintf(out, "%s\n", text);
-    free(text);
-    return DC_OK;
+    return dc_json_print(root, out);
 }
 
 static void print_text(const dc_network_options *o, const dc_limits limits[DC_METRICS], FILE *out)
 {
-    fprintf(out, "darts space: %s networks, %dx%dx%d images, %d classes, %d channels, %d cells\n", kind_name(o->kind),
-            o->input.c, o->input.h, o->input.w, o->classes, o->channels, o->cells);
+    fprintf(out, "darts space: %s networks, %dx%dx%d images, %d classes, %d channels, %d cells\n",
+            dc_network_kind_name(o->kind), o->input.c, o->input.h, o->input.w, o->classes, o->channels, o->cells);
     for (int m = 0; m < DC_METRICS; m++)
         fprintf(out, "  %-8s %13s to %13s\n", dc_metric_name((dc_metric)m), dc_format_count((int64_t)limits[m].min).s,
                 dc_format_count((int64_t)limits[m].max).s);

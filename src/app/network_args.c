@@ -5,7 +5,12 @@
 
 enum { MAX_CLASSES = 1000000, MAX_CHANNELS = 65536, MAX_CELLS = 1000, MAX_SIDE = 65536 };
 
-dc_status dc_network_kind_parse(const char *text, dc_network_kind *kind)
+const char *dc_network_kind_name(dc_network_kind kind)
+{
+    return kind == DC_NETWORK_CIFAR ? "cifar" : "imagenet";
+}
+
+static dc_status parse_kind(const char *text, dc_network_kind *kind)
 {
     bool cifar = strcmp(text, "cifar") == 0;
     if (!cifar && strcmp(text, "imagenet") != 0)
@@ -14,7 +19,8 @@ dc_status dc_network_kind_parse(const char *text, dc_network_kind *kind)
     return DC_OK;
 }
 
-dc_status dc_shape_parse(const char *text, dc_shape *shape)
+/* "3x32x32" */
+static dc_status parse_shape(const char *text, dc_shape *shape)
 {
     dc_shape s;
     int end = 0;
@@ -31,10 +37,10 @@ dc_status dc_network_args(const dc_args *args, dc_network_options *options)
     dc_network_kind kind = DC_NETWORK_CIFAR;
     const char *network = dc_args_value(args, "network"), *input = dc_args_value(args, "input");
     if (network)
-        DC_TRY(dc_network_kind_parse(network, &kind));
+        DC_TRY(parse_kind(network, &kind));
     *options = dc_network_defaults(kind);
     if (input)
-        DC_TRY(dc_shape_parse(input, &options->input));
+        DC_TRY(parse_shape(input, &options->input));
     DC_TRY(dc_args_int(args, "classes", 2, MAX_CLASSES, &options->classes));
     DC_TRY(dc_args_int(args, "channels", 2, MAX_CHANNELS, &options->channels));
     return dc_args_int(args, "cells", 3, MAX_CELLS, &options->cells);

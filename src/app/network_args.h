@@ -15,11 +15,8 @@
         "input", "CxHxW", "one image: channels, height, width (default 3x32x32, imagenet 3x224x224)"                   \
     }
 
-/* "cifar" or "imagenet"; DC_ERR_INPUT naming both. */
-dc_status dc_network_kind_parse(const char *text, dc_network_kind *kind);
-
-/* "3x32x32". */
-dc_status dc_shape_parse(const char *text, dc_shape *shape);
+/* "cifar" or "imagenet". */
+const char *dc_network_kind_name(dc_network_kind kind);
 
 /* The family's defaults, then what was given. */
 dc_status dc_network_args(const dc_args *args, dc_network_options *options);

@@ -1,5 +1,6 @@
 #include "app/phases.h"
 
+#include "app/network_args.h"
 #include "base/hash.h"
 #include "base/signals.h"
 #include "base/state.h"
@@ -40,7 +41,7 @@ static dc_lug_identity lug_identity(const dc_pipeline *p)
              d->split[DC_SPLIT_TRAIN].n, d->shape.c, d->shape.h, d->shape.w);
     id.hash[DC_LUG_DATASET] = d->hash;
     snprintf(id.text[DC_LUG_SPACE], sizeof id.text[0], "darts, %s network, %d channels, %d cells, %dx%dx%d, %d classes",
-             s->network == DC_NETWORK_CIFAR ? "cifar" : "imagenet", s->target.channels, s->target.cells, d->shape.c,
+             dc_network_kind_name((dc_network_kind)s->network), s->target.channels, s->target.cells, d->shape.c,
              d->shape.h, d->shape.w, d->n_classes);
     id.hash[DC_LUG_SPACE] = dc_hash_of(id.text[DC_LUG_SPACE], strlen(id.text[DC_LUG_SPACE]));
     char metrics[64] = "";

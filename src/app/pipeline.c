@@ -110,9 +110,6 @@ static dc_status check_batches(const dc_pipeline *p)
 {
     const dc_search_options search = dc_settings_search(&p->settings, p->dataset);
     dc_indices train, validation;
-    if (!p->dataset->split[DC_SPLIT_TEST].n)
-        return dc_fail(DC_ERR_INPUT, "%s has no test images, which the trained network is evaluated on",
-                       p->settings.data_file);
     DC_TRY(dc_split_indices(p->dataset, 0, search.train, search.validation, &train, &validation));
     uint32_t n_train = train.n, n_validation = validation.n;
     dc_indices_clear(&train);

@@ -1,11 +1,9 @@
 #include "app/plan_command.h"
 
+#include "app/json.h"
 #include "app/phases.h"
 #include "base/units.h"
 #include "graph/cost.h"
-
-#include <cjson/cJSON.h>
-#include <stdlib.h>
 
 static const dc_option options[] = {
     {"set", "SECTION.KEY=VALUE", "changes one key of the configuration; may be repeated"},
@@ -166,13 +164,7 @@ static dc_status print_json(const phase_plan *phases, int n, int ranks, FILE *ou
         cJSON_AddNumberToObject(item, "macs", phases[i].macs);
         cJSON_AddItemToArray(list, item);
     }
-    char *text = cJSON_Print(root);
-    cJSON_Delete(root);
-    if (!text)
-        return dc_fail(DC_ERR_MEMORY, "out of memory while JSON was written");
-    fprintf(out, "%s\n", text);
-    free(text);
-    return DC_OK;
+    return dc_json_print(root, out);
 }
 
 static dc_status plan(const dc_comm *world, const dc_args *args, FILE *out)

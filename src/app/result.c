@@ -129,7 +129,7 @@ void dc_lug_print(const dc_pipeline *p, FILE *out)
     fprintf(out, "Lookup graph: what a search that is held to a size really derives\n\n");
     for (int m = 0; m < p->budgets.n; m++) {
         const char *name = dc_metric_name(p->budgets.table[m]->metric);
-        fprintf(out, "%s%9s held to  %9s derived", m ? "  " : "  ", name, name);
+        fprintf(out, "  %9s held to  %9s derived", name, name);
     }
     fprintf(out, "   validation    time\n");
     for (int i = 0; i < p->lug.n; i++) {
