@@ -2,6 +2,7 @@
 
 #include "app/json.h"
 #include "base/args.h"
+#include "base/files.h"
 #include "base/units.h"
 #include "data/dataset.h"
 #include "data/import.h"
@@ -103,6 +104,9 @@ static dc_status import(const dc_args *args, FILE *out)
                   dc_args_value(args, "test-images"), dc_args_value(args, "test-labels")},
     };
     DC_TRY(dc_args_int(args, "classes", 1, DC_MAX_CLASSES, &options.n_classes));
+    char directory[DC_PATH_CHARS];
+    DC_TRY(dc_path_directory(destination, directory));
+    DC_TRY(dc_directory_create(directory));
     DC_TRY(dc_import(dc_args_at(args, 0), folder ? dc_args_at(args, 1) : NULL, destination, &options));
     dc_dataset *dataset;
     DC_TRY(dc_dataset_open(destination, &dataset));
@@ -115,7 +119,7 @@ dc_status dc_data_command(int argc, char *const *argv, FILE *out)
 {
     if (argc < 1 || argv[0][0] == '-') {
         dc_args_print_commands("dcanas data", commands, N_COMMANDS, out);
-        return argc < 1 ? dc_fail(DC_ERR_INPUT, "dcanas data: say import or info") : DC_OK;
+        return argc < 1 ? dc_fail(DC_ERR_INPUT, "data: say import or info") : DC_OK;
     }
     const dc_command *command;
     dc_args *args;

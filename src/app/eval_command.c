@@ -45,7 +45,12 @@ static dc_status load_model(evaluation *e, const char *path, int batch)
 {
     dc_state *state;
     DC_TRY(dc_state_open_newest(path, &state));
-    dc_status status = dc_network_get(state, &e->network, &e->genotype);
+    dc_status status = DC_OK;
+    if (!dc_state_has(state, "network/genotype"))
+        status = dc_fail(DC_ERR_INPUT,
+                         "%s holds no trained network: training/best.h5 or training/last.h5 of a run expected", path);
+    if (status == DC_OK)
+        status = dc_network_get(state, &e->network, &e->genotype);
     const dc_dataset *d = e->dataset;
     dc_shape in = e->network.input;
     if (status == DC_OK &&

@@ -7,6 +7,7 @@
 #include "app/result.h"
 #include "app/run_command.h"
 #include "base/signals.h"
+#include "base/text.h"
 #include "comm/comm.h"
 
 #include <string.h>
@@ -38,6 +39,20 @@ static void print_help(FILE *out)
     fprintf(out, "\n  dcanas --version prints versions\n");
 }
 
+static dc_status unknown(const char *name)
+{
+    const char *nearest = NULL;
+    for (size_t i = 0; i < sizeof collectives / sizeof *collectives; i++)
+        dc_text_nearest(name, collectives[i], &nearest);
+    dc_text_nearest(name, "eval", &nearest);
+    dc_text_nearest(name, "plan", &nearest);
+    for (size_t i = 0; i < sizeof locals / sizeof *locals; i++)
+        dc_text_nearest(name, locals[i].name, &nearest);
+    if (nearest)
+        return dc_fail(DC_ERR_INPUT, "unknown command '%s'; did you mean '%s'?", name, nearest);
+    return dc_fail(DC_ERR_INPUT, "unknown command '%s'; `dcanas --help` lists them all", name);
+}
+
 static dc_status dispatch(const dc_comm *world, int argc, char *const *argv, FILE *out)
 {
     const char *name = argc > 1 ? argv[1] : "--help";
@@ -61,7 +76,7 @@ static dc_status dispatch(const dc_comm *world, int argc, char *const *argv, FIL
     for (size_t i = 0; i < sizeof locals / sizeof *locals; i++)
         if (strcmp(name, locals[i].name) == 0)
             return world->rank == 0 ? locals[i].run(argc - 2, argv + 2, out) : DC_OK;
-    return dc_fail(DC_ERR_INPUT, "unknown command '%s'; `dcanas --help` lists them all", name);
+    return unknown(name);
 }
 
 int main(int argc, char **argv)

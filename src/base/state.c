@@ -4,6 +4,7 @@
 #include "base/state_hdf5.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -90,9 +91,21 @@ static hid_t access_properties(bool large)
     return list;
 }
 
+/* HDF5's own message of a file that cannot be made is no line for a user. */
+static dc_status check_creatable(const dc_state *state)
+{
+    int fd = open(state->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0)
+        return dc_fail(DC_ERR_IO, "cannot create %s: %s", state->temporary, strerror(errno));
+    close(fd);
+    return DC_OK;
+}
+
 static dc_status create_file(dc_state *state)
 {
     char image[32];
+    if (state->large)
+        DC_TRY(check_creatable(state));
     hid_t access = access_properties(state->large), creation = H5Pcreate(H5P_FILE_CREATE);
     H5Pset_userblock(creation, DC_STATE_HEADER_BYTES);
     H5Pset_obj_track_times(creation, 0);

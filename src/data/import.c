@@ -27,7 +27,10 @@ static dc_status read_source(const char *kind, const char *source, const dc_impo
     bool hundred = strcmp(kind, "cifar100") == 0;
     if (!hundred && strcmp(kind, "cifar10") != 0)
         return dc_fail(DC_ERR_INPUT, "cannot import '%s': known kinds are %s", kind, dc_import_kinds());
-    if (options->classes_from || options->n_classes || options->files[DC_IDX_TRAIN_IMAGES])
+    bool files = false;
+    for (int i = 0; i < DC_IDX_FILES; i++)
+        files |= options->files[i] != NULL;
+    if (options->classes_from || options->n_classes || files)
         return dc_fail(DC_ERR_INPUT, "class names, their number and single files are options of kind idx, not of %s",
                        kind);
     if (!source)

@@ -200,8 +200,9 @@ static dc_status load_labels(const char *path, uint32_t n_images, int n_classes,
     for (uint32_t i = 0; status == DC_OK && i < n_images; i++) {
         (*labels)[i] = idx.data[i];
         if (idx.data[i] >= n_classes)
-            status =
-                dc_fail(DC_ERR_INPUT, "%s: label %d of image %u is outside 0..%d", path, idx.data[i], i, n_classes - 1);
+            status = dc_fail(DC_ERR_INPUT,
+                             "%s: label %d of image %u is outside 0..%d; --classes tells how many classes there are",
+                             path, idx.data[i], i, n_classes - 1);
     }
     free(idx.data);
     return status;
