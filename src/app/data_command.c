@@ -2,7 +2,6 @@
 
 #include "app/json.h"
 #include "base/args.h"
-#include "base/files.h"
 #include "base/units.h"
 #include "data/dataset.h"
 #include "data/import.h"
@@ -104,9 +103,6 @@ static dc_status import(const dc_args *args, FILE *out)
                   dc_args_value(args, "test-images"), dc_args_value(args, "test-labels")},
     };
     DC_TRY(dc_args_int(args, "classes", 1, DC_MAX_CLASSES, &options.n_classes));
-    char directory[DC_PATH_CHARS];
-    DC_TRY(dc_path_directory(destination, directory));
-    DC_TRY(dc_directory_create(directory));
     DC_TRY(dc_import(dc_args_at(args, 0), folder ? dc_args_at(args, 1) : NULL, destination, &options));
     dc_dataset *dataset;
     DC_TRY(dc_dataset_open(destination, &dataset));

@@ -173,6 +173,7 @@ dc_status dc_run_command(const dc_comm *world, const char *name, int argc, char 
     dc_status status = dc_comm_agree(world, dc_pipeline_prepare(&pipeline, world, dc_args_at(args, 0), args));
     if (status == DC_OK)
         status = run_prepared(&pipeline, name, args, out);
+    dc_log_end(pipeline.log, status);
     dc_pipeline_close(&pipeline);
     dc_args_destroy(args);
     return status;

@@ -1,7 +1,6 @@
 #include "base/log.h"
 
 #include "base/clock.h"
-#include "base/files.h"
 #include "base/text.h"
 
 #include <errno.h>
@@ -26,7 +25,7 @@ struct dc_log {
     dc_text status; /* as drawn */
 };
 
-typedef enum urgency { INFO, WARNING, ERROR } urgency;
+typedef enum urgency { INFO, WARNING } urgency;
 
 /* The screen, as far as its kind and width go. Under mpirun a rank's standard output is a pseudo terminal of the
  * launcher's, whatever the launcher itself writes to: its own output decides. -1: none. */
@@ -72,11 +71,16 @@ dc_status dc_log_open(int rank, int size, bool terminal, const char *path, dc_lo
     return DC_OK;
 }
 
-/* What cannot be shown or logged is lost: a run does not end for that. */
-static void put(int fd, dc_text *text)
+/* What cannot be shown or logged is lost: a run does not end for that, and the message of a failure that is about to be
+ * told stays. */
+static void put(int fd, const dc_text *text)
 {
-    if (text->length && dc_file_write_all(fd, "", text->s, text->length))
-        return;
+    for (size_t at = 0; at < text->length;) {
+        ssize_t n = write(fd, text->s + at, text->length - at);
+        if (n <= 0 && !(n < 0 && errno == EINTR))
+            return;
+        at += n > 0 ? (size_t)n : 0;
+    }
 }
 
 /* Puts what removes the status lines, so that something else can be written in their place. */
@@ -117,7 +121,7 @@ static void emit(dc_log *log, urgency level, const char *message)
 {
     char stamp[DC_CLOCK_CHARS], rank[32] = "";
     dc_text screen = {0}, file = {0};
-    const char *kind = level == ERROR ? "error: " : level == WARNING ? "warning: " : "";
+    const char *kind = level == WARNING ? "warning: " : "";
     dc_clock_stamp(stamp);
     if (log->rank)
         snprintf(rank, sizeof rank, "[rank %d] ", log->rank);
@@ -144,7 +148,7 @@ __attribute__((format(printf, 3, 0))) static void say(dc_log *log, urgency level
         return;
     vsnprintf(message, sizeof message, format, arguments);
     if (!log) {
-        fprintf(stderr, "%s: %s\n", level == ERROR ? "error" : "warning", message);
+        fprintf(stderr, "warning: %s\n", message);
         return;
     }
     pthread_mutex_lock(&log->mutex);
@@ -168,12 +172,18 @@ void dc_log_warn(dc_log *log, const char *format, ...)
     va_end(arguments);
 }
 
-void dc_log_error(dc_log *log, const char *format, ...)
+void dc_log_end(dc_log *log, dc_status status)
 {
-    va_list arguments;
-    va_start(arguments, format);
-    say(log, ERROR, format, arguments);
-    va_end(arguments);
+    if (!log || log->fd < 0 || status == DC_OK)
+        return;
+    char stamp[DC_CLOCK_CHARS];
+    dc_text line = {0};
+    dc_clock_stamp(stamp);
+    dc_text_append(&line, "%s  %s%s\n", stamp, status == DC_INTERRUPTED ? "" : "error: ", dc_status_message());
+    pthread_mutex_lock(&log->mutex);
+    put(log->fd, &line);
+    pthread_mutex_unlock(&log->mutex);
+    dc_text_clear(&line);
 }
 
 bool dc_log_status_due(dc_log *log)

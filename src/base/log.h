@@ -1,9 +1,9 @@
 /* Messages for people, aware of ranks and terminals.
  *
- * Rank 0 prints what is said; other ranks print warnings and errors only, prefixed "[rank 3] ". On a terminal the last
+ * Rank 0 prints what is said; other ranks print warnings only, prefixed "[rank 3] ". On a terminal the last
  * lines are a live status, redrawn in place; otherwise the status becomes plain lines every now and then. Times stand
- * in the file, and on the screen when it is no terminal. Every function takes a NULL log and then does nothing (errors
- * and warnings still go to stderr), and may be called from several threads. */
+ * in the file, and on the screen when it is no terminal. Every function takes a NULL log and then does nothing
+ * (warnings still go to stderr), and may be called from several threads. */
 #ifndef DC_BASE_LOG_H
 #define DC_BASE_LOG_H
 
@@ -26,7 +26,9 @@ void dc_log_set_interval(dc_log *log, double interval_s);
 
 void dc_log_info(dc_log *log, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void dc_log_warn(dc_log *log, const char *format, ...) __attribute__((format(printf, 2, 3)));
-void dc_log_error(dc_log *log, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Why a run ends before its time, by the thread's dc_status_message: in the file only, since main prints it too. */
+void dc_log_end(dc_log *log, dc_status status);
 
 /* True when a status given now would be shown: lets a caller skip composing one in a step. */
 bool dc_log_status_due(dc_log *log);

@@ -1,5 +1,7 @@
 #include "data/import.h"
 
+#include "base/files.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,6 +41,13 @@ static dc_status read_source(const char *kind, const char *source, const dc_impo
     return dc_import_cifar(source, hundred, content, store);
 }
 
+static dc_status make_directory_of(const char *path)
+{
+    char directory[DC_PATH_CHARS];
+    DC_TRY(dc_path_directory(path, directory));
+    return dc_directory_create(directory);
+}
+
 dc_status dc_import(const char *kind, const char *source, const char *destination, const dc_import_options *options)
 {
     dc_import_options none = {0};
@@ -47,6 +56,8 @@ dc_status dc_import(const char *kind, const char *source, const char *destinatio
     dc_dataset_content content = {0};
     dc_import_store store = {0};
     dc_status status = read_source(kind, source, options, &content, &store);
+    if (status == DC_OK)
+        status = make_directory_of(destination);
     if (status == DC_OK) {
         if (options->name)
             content.name = options->name;

@@ -18,9 +18,10 @@ typedef struct dc_import_options {
     const char *files[DC_IDX_FILES]; /* idx: the four files in place of a source folder (all or none) */
 } dc_import_options;
 
-/* Reads `source` (a folder, or NULL with options->files) and writes the data set file `destination` (atomically;
- * nothing is left behind on failure). kind: "idx" (MNIST family, plain or gzip), "cifar10", "cifar100" (binary
- * version). options may be NULL. Anything unexpected in the source is an error that names the file. */
+/* Reads `source` (a folder, or NULL with options->files) and writes the data set file `destination`, making its
+ * folder (atomically; nothing is left behind on failure). kind: "idx" (MNIST family, plain or gzip), "cifar10",
+ * "cifar100" (binary version). options may be NULL. Anything unexpected in the source is an error that names the file.
+ */
 dc_status dc_import(const char *kind, const char *source, const char *destination, const dc_import_options *options);
 
 /* The kinds for messages and help: "idx, cifar10, cifar100". */
