@@ -27,7 +27,8 @@ static const dc_command command = {
     sizeof options / sizeof *options,
     "counts a network's parameters, multiply-accumulates and memory, exactly",
     "GENOTYPE is the name of a published architecture (DARTS_V1, DARTS_V2, PC_DARTS_cifar, PC_DARTS_image, PDARTS,\n"
-    "SNAS), the text Genotype(normal=[...], ...), or a file that holds such a text.\n"
+    "SNAS), the text Genotype(normal=[...], ...), or a file that holds such a text. A supernet has 16 channels and\n"
+    "8 cells if nothing else is said.\n"
     "params and macs leave out the auxiliary head, which only training has, and alpha. macs are the\n"
     "multiply-accumulates of convolutions and linear layers for one image.\n"
     "peak_activation_bytes is the most that is alive at once in inference of one image in fp32.",

@@ -9,8 +9,8 @@
 #define DC_NETWORK_ARGS                                                                                                \
     {"network", "cifar|imagenet", "the family: stem, head and the defaults of what follows (default cifar)"},          \
         {"classes", "N", "classes (default 10, imagenet 1000)"},                                                       \
-        {"channels", "N", "channels of a node in the first cell (default 36, imagenet 48; supernet 16)"},              \
-        {"cells", "N", "cells (default 20, imagenet 14; supernet 8)"},                                                 \
+        {"channels", "N", "channels of a node in the first cell (default 36, imagenet 48)"},                           \
+        {"cells", "N", "cells (default 20, imagenet 14)"},                                                             \
     {                                                                                                                  \
         "input", "CxHxW", "one image: channels, height, width (default 3x32x32, imagenet 3x224x224)"                   \
     }

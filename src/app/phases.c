@@ -201,7 +201,8 @@ static dc_status look_up(dc_pipeline *p)
         dc_metric metric = p->budgets.table[m]->metric;
         double budget = p->budgets.limit[m];
         dc_lug_fit fit;
-        if (p->lug.n == 0 || dc_lug_fit_make(&p->lug, metric, &fit) != DC_OK) {
+        dc_status status = p->lug.n ? dc_lug_fit_make(&p->lug, metric, &fit) : DC_ERR_INPUT;
+        if (status == DC_ERR_INPUT) {
             dc_log_warn(p->log,
                         "no lookup graph for %s: the search is held to the budget itself (run `dcanas lug` "
                         "first for a better target)",
@@ -209,6 +210,7 @@ static dc_status look_up(dc_pipeline *p)
             p->progress.target[metric] = budget;
             continue;
         }
+        DC_TRY(status);
         dc_lug_lookup lookup = dc_lug_fit_lookup(&fit, budget);
         dc_lug_fit_clear(&fit);
         if (*lookup.warning)

@@ -13,7 +13,7 @@ extern const char *const dc_phase_names[DC_PHASES];
 
 /* What the folder's run.h5 keeps: decided once, the same after any restart. */
 typedef struct dc_progress {
-    double seconds[DC_PHASES]; /* wall time over all sessions */
+    double seconds[DC_PHASES]; /* wall time of all starts together */
     double target[DC_METRICS]; /* K' that the lookup gave; 0: not looked up yet, or not constrained */
 } dc_progress;
 

@@ -130,7 +130,7 @@ static void warn_outside(const dc_lug_fit *fit, double size, dc_lug_lookup *look
 {
     bool below = size < fit->size[0];
     snprintf(lookup->warning, sizeof lookup->warning,
-             "budget.%s = %s lies %s the lookup graph, which covers %s to %s: searching at its %s target %s",
+             "[budget] %s = %s lies %s the lookup graph, which covers %s to %s: searching at its %s target %s",
              dc_metric_name(fit->metric), dc_format_count((int64_t)size).s, below ? "below" : "above",
              dc_format_count((int64_t)llround(fit->size[0])).s,
              dc_format_count((int64_t)llround(fit->size[fit->n - 1])).s, below ? "smallest" : "largest",

@@ -260,7 +260,7 @@ static dc_status check_alone(const dc_cost_table *table, double budget)
     if (budget >= limits.min && budget <= limits.max)
         return DC_OK;
     dc_units_text given, min, max;
-    return dc_fail(DC_ERR_INPUT, "budget.%s = %s: %s; networks of this space have %s to %s %s",
+    return dc_fail(DC_ERR_INPUT, "[budget] %s = %s: %s; networks of this space have %s to %s %s",
                    dc_metric_name(table->metric), text_of(&given, budget),
                    budget < limits.min ? "no network is that small"
                                        : "every network is smaller, so this would constrain nothing",
@@ -302,7 +302,7 @@ dc_status dc_budgets_check(dc_deriver *deriver, const dc_budgets *budgets)
         dc_limits limits = dc_cost_table_limits(budgets->table[m]);
         dc_units_text given, needed, min, max;
         return dc_fail(DC_ERR_INPUT,
-                       "budget.%s = %s: too small together with the other budgets, which need at least %s; alone, "
+                       "[budget] %s = %s: too small together with the other budgets, which need at least %s; alone, "
                        "networks of this space have %s to %s %s",
                        dc_metric_name(budgets->table[m]->metric), text_of(&given, budgets->limit[m]),
                        text_of(&needed, least), text_of(&min, limits.min), text_of(&max, limits.max),

@@ -53,7 +53,7 @@ typedef struct dc_train_result {
     double best_accuracy;
     int best_epoch;    /* counted from 0 */
     int64_t evaluated; /* images of an evaluation */
-    double seconds;    /* all sessions of this training together */
+    double seconds;    /* of all starts of this training together */
 } dc_train_result;
 
 /* Collective over job->comm. DC_INTERRUPTED after a stop request: the checkpoint is written. A training whose

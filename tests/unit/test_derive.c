@@ -303,9 +303,9 @@ static void test_impossible_budgets_are_explained(void **state)
     assert_int_equal(dc_deriver_create(&deriver), DC_OK);
     assert_int_equal(dc_cost_tables_make(&options, tables), DC_OK);
     dc_budgets budgets = {1, {&tables[DC_METRIC_PARAMS]}, {1000000}};
-    expect_refused(deriver, &budgets, (const char *[]){"budget.params", "1,000,000", "1,370,134", "5,144,086", NULL});
+    expect_refused(deriver, &budgets, (const char *[]){"[budget] params", "1,000,000", "1,370,134", "5,144,086", NULL});
     budgets.limit[0] = 6000000;
-    expect_refused(deriver, &budgets, (const char *[]){"budget.params", "6,000,000", "1,370,134", "5,144,086", NULL});
+    expect_refused(deriver, &budgets, (const char *[]){"[budget] params", "6,000,000", "1,370,134", "5,144,086", NULL});
     budgets.limit[0] = 2000000;
     assert_int_equal(dc_budgets_check(deriver, &budgets), DC_OK);
 
@@ -323,7 +323,7 @@ static void test_impossible_budgets_are_explained(void **state)
     dc_genotype genotype;
     dc_log_probability log_p;
     random_log_p(&d, 1, log_p);
-    expect_refused(deriver, &both, (const char *[]){"budget.params", "together", "12,000", NULL});
+    expect_refused(deriver, &both, (const char *[]){"[budget] params", "together", "12,000", NULL});
     assert_int_equal(dc_derive(deriver, log_p, &both, &genotype, NULL), DC_ERR_INPUT);
     both.limit[0] = both.limit[1] = 12000; /* 500 + 500 fixed + 16 edges of 1000 = 17000 in all */
     assert_int_equal(dc_budgets_check(deriver, &both), DC_OK);

@@ -104,8 +104,8 @@ static void test_outside_the_range_warns_and_clamps(void **state)
     assert_int_equal(dc_lug_fit_make(&lug, DC_METRIC_PARAMS, &fit), DC_OK);
     dc_lug_lookup below = dc_lug_fit_lookup(&fit, 1050), above = dc_lug_fit_lookup(&fit, 2500);
     assert_true(below.target == 1000 && above.target == 2000);
-    assert_non_null(strstr(below.warning, "budget.params = 1,050 lies below"));
-    assert_non_null(strstr(above.warning, "budget.params = 2,500 lies above"));
+    assert_non_null(strstr(below.warning, "[budget] params = 1,050 lies below"));
+    assert_non_null(strstr(above.warning, "[budget] params = 2,500 lies above"));
     assert_non_null(strstr(above.warning, "1,100 to 1,900"));
     assert_true(dc_lug_fit_size(&fit, 500) == 1100 && dc_lug_fit_size(&fit, 9000) == 1900);
     dc_lug_fit_clear(&fit);
