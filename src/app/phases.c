@@ -8,6 +8,8 @@
 #include "lug/fit.h"
 #include "lug/searches.h"
 
+#include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -164,12 +166,23 @@ dc_status dc_phase_load_lug(dc_pipeline *p)
     return dc_comm_agree(p->world, status);
 }
 
+/* Told before hours of searches, not after. */
+static dc_status check_folder(const char *path)
+{
+    char folder[DC_PATH_CHARS];
+    DC_TRY(dc_path_directory(path, folder));
+    if (access(folder, W_OK) != 0)
+        return dc_fail(DC_ERR_IO, "[lug] file = %s: cannot write in %s: %s", path, folder, strerror(errno));
+    return DC_OK;
+}
+
 static dc_status build_lug(dc_pipeline *p)
 {
     char path[DC_PATH_CHARS];
     int n = p->settings.lug_points * p->settings.lug_seeds;
     DC_TRY(dc_phase_load_lug(p));
     DC_TRY(lug_path(p, path));
+    DC_TRY_ALL(p->world, p->world->rank == 0 ? check_folder(path) : DC_OK);
     dc_search_spec *specs = dc_alloc((size_t)n * sizeof *specs);
     bool *done = dc_alloc_zeroed((size_t)n);
     dc_lug_entry *entries = dc_alloc_zeroed((size_t)n * sizeof *entries);
@@ -216,6 +229,10 @@ static dc_status look_up(dc_pipeline *p)
         if (*lookup.warning)
             dc_log_warn(p->log, "%s", lookup.warning);
         p->progress.target[metric] = lookup.target;
+    }
+    for (int i = 0; i < p->lug.n; i++) {
+        p->progress.lug_points = fmax(p->progress.lug_points, p->lug.entries[i].point + 1);
+        p->progress.lug_seeds = fmax(p->progress.lug_seeds, p->lug.entries[i].seed_index + 1);
     }
     return DC_OK;
 }
@@ -299,10 +316,25 @@ static dc_status train_candidates(dc_pipeline *p, const dc_indices *train, const
     return dc_candidates_train(p->world, &common, directory, n, candidates);
 }
 
+/* The graph as the lookup saw it: one that was extended since would change the candidates of a finished run. */
+static dc_status make_candidates(dc_pipeline *p, const dc_lug_entry *runs, int *n, dc_candidate **candidates)
+{
+    dc_lug seen;
+    dc_lug_init(&seen, &p->lug.identity);
+    dc_status status = DC_OK;
+    for (int i = 0; i < p->lug.n && status == DC_OK; i++)
+        if (p->lug.entries[i].point < p->progress.lug_points && p->lug.entries[i].seed_index < p->progress.lug_seeds)
+            status = dc_lug_add(&seen, &p->lug.entries[i]);
+    if (status == DC_OK)
+        status = dc_candidates_make(p->deriver, &p->budgets, p->tables, p->settings.runs, runs, &seen,
+                                    p->settings.select_candidates, n, candidates);
+    dc_lug_clear(&seen);
+    return status;
+}
+
 static dc_status select_best(dc_pipeline *p, const dc_lug_entry *runs, int *n, dc_candidate **candidates)
 {
-    dc_status status = dc_candidates_make(p->deriver, &p->budgets, p->tables, p->settings.runs, runs, &p->lug,
-                                          p->settings.select_candidates, n, candidates);
+    dc_status status = make_candidates(p, runs, n, candidates);
     dc_indices train = {0}, validation = {0};
     if (status == DC_OK) {
         const dc_search_options search = dc_settings_search(&p->settings, p->dataset);

@@ -48,6 +48,8 @@ static dc_status save_progress(const dc_pipeline *p)
     dc_state_put_u64(state, "dataset", p->dataset->hash);
     dc_state_put_doubles(state, "seconds", 1, (int64_t[]){DC_PHASES}, p->progress.seconds);
     dc_state_put_doubles(state, "target", 1, (int64_t[]){DC_METRICS}, p->progress.target);
+    dc_state_put_double(state, "lug_points", p->progress.lug_points);
+    dc_state_put_double(state, "lug_seeds", p->progress.lug_seeds);
     return dc_state_commit(state, true);
 }
 
@@ -66,6 +68,8 @@ static dc_status load_progress(dc_pipeline *p)
     dc_state_get_u64(state, "dataset", &dataset);
     dc_state_get_doubles(state, "seconds", 1, (int64_t[]){DC_PHASES}, p->progress.seconds);
     dc_state_get_doubles(state, "target", 1, (int64_t[]){DC_METRICS}, p->progress.target);
+    dc_state_get_double(state, "lug_points", &p->progress.lug_points);
+    dc_state_get_double(state, "lug_seeds", &p->progress.lug_seeds);
     DC_TRY(dc_state_close(state));
     if (dataset != p->dataset->hash)
         return dc_fail(DC_ERR_INPUT,

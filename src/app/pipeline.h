@@ -13,8 +13,9 @@ extern const char *const dc_phase_names[DC_PHASES];
 
 /* What the folder's run.h5 keeps: decided once, the same after any restart. */
 typedef struct dc_progress {
-    double seconds[DC_PHASES]; /* wall time of all starts together */
-    double target[DC_METRICS]; /* K' that the lookup gave; 0: not looked up yet, or not constrained */
+    double seconds[DC_PHASES];    /* wall time of all starts together */
+    double target[DC_METRICS];    /* K' that the lookup gave; 0: not looked up yet, or not constrained */
+    double lug_points, lug_seeds; /* the graph that the lookup saw: candidates come from no later extension of it */
 } dc_progress;
 
 typedef struct dc_pipeline {

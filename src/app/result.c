@@ -206,7 +206,7 @@ static void print_end(const dc_pipeline *p, const dc_outcome *o, FILE *out)
         fprintf(out, "  %s/training/best.h5     the trained weights (last.h5: of the last epoch)\n", f);
     const char *given = p->settings.lug_file, *folder = *given ? "" : f, *lug = *given ? given : "/lug.h5";
     if (p->lug.n)
-        fprintf(out, "  %s%s               the lookup graph: serves any budget of this data set\n", folder, lug);
+        fprintf(out, "  %s%s               the lookup graph: serves other budgets in the same metrics\n", folder, lug);
     fprintf(out, "\nWhat to try next\n\n");
     if (p->settings.budget[DC_METRIC_PARAMS] && p->lug.n > 0)
         fprintf(out,

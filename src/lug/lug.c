@@ -77,7 +77,7 @@ dc_status dc_lug_identity_check(const dc_lug_identity *have, const dc_lug_identi
             return dc_fail(
                 DC_ERR_INPUT,
                 "%s was made for another %s: it has \"%s\" (%016" PRIx64 "), this job has \"%s\" (%016" PRIx64
-                "); use another output name, or the %s it was made for",
+                "); give another [lug] file or [run] name, or the %s it was made for",
                 path, part_names[i], have->text[i], have->hash[i], want->text[i], want->hash[i], part_names[i]);
     return DC_OK;
 }
