@@ -9,7 +9,6 @@
 #include "lug/searches.h"
 
 #include <errno.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -231,8 +230,11 @@ static dc_status look_up(dc_pipeline *p)
         p->progress.target[metric] = lookup.target;
     }
     for (int i = 0; i < p->lug.n; i++) {
-        p->progress.lug_points = fmax(p->progress.lug_points, p->lug.entries[i].point + 1);
-        p->progress.lug_seeds = fmax(p->progress.lug_seeds, p->lug.entries[i].seed_index + 1);
+        const dc_lug_entry *entry = &p->lug.entries[i];
+        if (p->progress.lug_points <= entry->point)
+            p->progress.lug_points = entry->point + 1;
+        if (p->progress.lug_seeds <= entry->seed_index)
+            p->progress.lug_seeds = entry->seed_index + 1;
     }
     return DC_OK;
 }

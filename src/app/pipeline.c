@@ -48,8 +48,8 @@ static dc_status save_progress(const dc_pipeline *p)
     dc_state_put_u64(state, "dataset", p->dataset->hash);
     dc_state_put_doubles(state, "seconds", 1, (int64_t[]){DC_PHASES}, p->progress.seconds);
     dc_state_put_doubles(state, "target", 1, (int64_t[]){DC_METRICS}, p->progress.target);
-    dc_state_put_double(state, "lug_points", p->progress.lug_points);
-    dc_state_put_double(state, "lug_seeds", p->progress.lug_seeds);
+    dc_state_put_i64(state, "lug_points", p->progress.lug_points);
+    dc_state_put_i64(state, "lug_seeds", p->progress.lug_seeds);
     return dc_state_commit(state, true);
 }
 
@@ -68,8 +68,8 @@ static dc_status load_progress(dc_pipeline *p)
     dc_state_get_u64(state, "dataset", &dataset);
     dc_state_get_doubles(state, "seconds", 1, (int64_t[]){DC_PHASES}, p->progress.seconds);
     dc_state_get_doubles(state, "target", 1, (int64_t[]){DC_METRICS}, p->progress.target);
-    dc_state_get_double(state, "lug_points", &p->progress.lug_points);
-    dc_state_get_double(state, "lug_seeds", &p->progress.lug_seeds);
+    dc_state_get_i64(state, "lug_points", &p->progress.lug_points);
+    dc_state_get_i64(state, "lug_seeds", &p->progress.lug_seeds);
     DC_TRY(dc_state_close(state));
     if (dataset != p->dataset->hash)
         return dc_fail(DC_ERR_INPUT,
@@ -110,7 +110,16 @@ dc_status dc_pipeline_end(dc_pipeline *p, dc_phase phase, dc_status status)
 /* ---- opening ---- */
 
 /* Told before anything is made: each list of images that is trained on must hold a batch. */
-static dc_status check_batches(const dc_pipeline *p)
+static dc_status check_target_batch(const dc_pipeline *p)
+{
+    uint32_t n = p->dataset->split[DC_SPLIT_TRAIN].n;
+    if ((uint32_t)p->settings.target.batch > n)
+        return dc_fail(DC_ERR_INPUT, "[target] batch = %d is larger than the %u training images of %s",
+                       p->settings.target.batch, n, p->settings.data_file);
+    return DC_OK;
+}
+
+static dc_status check_search_batches(const dc_pipeline *p)
 {
     const dc_search_options search = dc_settings_search(&p->settings, p->dataset);
     dc_indices train, validation;
@@ -124,17 +133,20 @@ static dc_status check_batches(const dc_pipeline *p)
                        search.batch, fewest, p->settings.data_file);
     if ((uint32_t)p->settings.target.batch > n_train)
         return dc_fail(DC_ERR_INPUT,
-                       "[target] batch = %d is larger than the %u images of %s that candidates are trained on",
+                       "[target] batch = %d is larger than the %u images of %s that candidates are trained on "
+                       "(see [search] train_fraction, train_images)",
                        p->settings.target.batch, n_train, p->settings.data_file);
     return DC_OK;
 }
 
-static dc_status prepare_own(dc_pipeline *p, const char *config, const dc_args *args)
+static dc_status prepare_own(dc_pipeline *p, const char *config, const dc_args *args, bool searches)
 {
     dc_settings *s = &p->settings;
     DC_TRY(dc_settings_load(config, args, s));
     DC_TRY(dc_dataset_open(s->data_file, &p->dataset));
-    DC_TRY(check_batches(p));
+    DC_TRY(check_target_batch(p));
+    if (searches)
+        DC_TRY(check_search_batches(p));
     p->threads = s->run.threads ? s->run.threads : p->world->cores;
     DC_TRY(dc_backend_create(s->run.device, p->threads, &p->backend));
     DC_TRY(dc_deriver_create(&p->deriver));
@@ -153,11 +165,12 @@ static dc_status prepare_own(dc_pipeline *p, const char *config, const dc_args *
     return DC_OK;
 }
 
-dc_status dc_pipeline_prepare(dc_pipeline *p, const dc_comm *world, const char *config, const dc_args *args)
+dc_status dc_pipeline_prepare(dc_pipeline *p, const dc_comm *world, const char *config, const dc_args *args,
+                              bool searches)
 {
     memset(p, 0, sizeof *p);
     p->world = world;
-    DC_TRY(prepare_own(p, config, args));
+    DC_TRY(prepare_own(p, config, args, searches));
     return dc_path_join(p->settings.run.output, p->settings.run.name, p->folder);
 }
 

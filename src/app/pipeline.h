@@ -13,9 +13,9 @@ extern const char *const dc_phase_names[DC_PHASES];
 
 /* What the folder's run.h5 keeps: decided once, the same after any restart. */
 typedef struct dc_progress {
-    double seconds[DC_PHASES];    /* wall time of all starts together */
-    double target[DC_METRICS];    /* K' that the lookup gave; 0: not looked up yet, or not constrained */
-    double lug_points, lug_seeds; /* the graph that the lookup saw: candidates come from no later extension of it */
+    double seconds[DC_PHASES];     /* wall time of all starts together */
+    double target[DC_METRICS];     /* K' that the lookup gave; 0: not looked up yet, or not constrained */
+    int64_t lug_points, lug_seeds; /* the graph that the lookup saw: candidates come from no later extension of it */
 } dc_progress;
 
 typedef struct dc_pipeline {
@@ -40,9 +40,11 @@ typedef struct dc_pipeline {
 } dc_pipeline;
 
 /* Reads the configuration, opens the data and the device, and checks the budgets against the space's exact limits:
- * everything but the output folder, in which nothing is made yet. Not collective. dc_pipeline_close is legal after any
- * outcome. */
-dc_status dc_pipeline_prepare(dc_pipeline *p, const dc_comm *world, const char *config, const dc_args *args);
+ * everything but the output folder, in which nothing is made yet. searches: it is for more than training a given
+ * architecture, so that the images of searches and candidates must suffice too. Not collective. dc_pipeline_close is
+ * legal after any outcome. */
+dc_status dc_pipeline_prepare(dc_pipeline *p, const dc_comm *world, const char *config, const dc_args *args,
+                              bool searches);
 
 /* Takes the output folder of a prepared run for this job (rank 0): an unfinished run of the same configuration in it is
  * continued, one of another is refused, naming the key that differs. Collective. */

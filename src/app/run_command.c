@@ -170,7 +170,8 @@ dc_status dc_run_command(const dc_comm *world, const char *name, int argc, char 
         return DC_OK;
     }
     dc_pipeline pipeline;
-    dc_status status = dc_comm_agree(world, dc_pipeline_prepare(&pipeline, world, dc_args_at(args, 0), args));
+    bool searches = strcmp(name, "train") != 0;
+    dc_status status = dc_comm_agree(world, dc_pipeline_prepare(&pipeline, world, dc_args_at(args, 0), args, searches));
     if (status == DC_OK)
         status = run_prepared(&pipeline, name, args, out);
     dc_log_end(pipeline.log, status);

@@ -73,6 +73,8 @@ run 2 search "$ini" --set run.output=steps
 check 'search' [ "$status" = 0 -a -e steps/tiny/genotype.txt ]
 run 2 train "$ini" --set run.output=steps
 check 'train' [ "$status" = 0 ]
+run 2 train "$ini" --genotype SNAS --set run.output=large --set budget.params=0 --set target.batch=200
+check 'train takes a batch that would be too large for the short trainings of candidates' [ "$status" = 0 ]
 run 2 run "$ini" --set run.output=whole
 check 'lug, search and train, one by one, end as run' cmp steps/tiny/training/last.h5 whole/tiny/training/last.h5
 run 2 run "$ini" --set run.output=whole

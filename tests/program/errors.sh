@@ -118,7 +118,8 @@ refuses 2 'params.*1,592 to 19,064' --set budget.params=20k
 refuses 2 'params.*-5' --set budget.params=-5
 refuses 2 'macs = 100.*39,936 to 268,288' --set budget.params=2000 --set budget.macs=100
 all_refuse 2 '\[search\] batch = 512.*160.*tiny.h5' --set search.batch=512
-refuses 2 '\[target\] batch = 512.*160.*tiny.h5' --set target.batch=512
+refuses 2 '\[target\] batch = 512.*320.*tiny.h5' --set target.batch=512
+refuses 2 '\[target\] batch = 200.*160.*tiny.h5' --set target.batch=200
 refuses 2 'ranks_per_search' --set search.batch=2 --set lug.ranks_per_search=3
 all_refuse 2 'cuda' --set run.device=cuda
 refuses 2 'name' --set run.name=a/b
