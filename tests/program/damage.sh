@@ -129,7 +129,7 @@ run 2 lug "$ini" --set run.output=now --set lug.points=5
 check 'a lookup graph is extended' [ "$status" = 0 -a -e now/tiny/lug.h5.previous ]
 rm -rf extended
 cp -a now extended
-again --set lug.points=5
+again --set lug.points=24
 check 'a finished run whose lookup graph was extended keeps its end' [ "$status" = 0 ]
 check 'a finished run whose lookup graph was extended: the same end' same_end whole/tiny now/tiny
 take extended
