@@ -46,11 +46,12 @@ void DCK(sum_partials)(const float *partial, int units, size_t count, float *dw)
 
 /* The two families that conv.c chooses from; as their namesakes in kernels.h. */
 size_t DCK(dense_forward_scratch_bytes)(const dck_conv *k, int threads);
-void DCK(dense_forward)(const dck_conv *k, dck_view x, const float *w, dck_view y, int blocks, void *scratch,
-                        int threads);
+void DCK(dense_forward)(const dck_conv *k, dck_view x, const float *w, dck_view y, int n, dck_moments moments,
+                        void *scratch, int threads);
+int DCK(dense_parts)(dck_view y);
 size_t DCK(dense_backward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int blocks, int threads);
-void DCK(dense_backward)(const dck_conv *k, dck_view x, const float *w, dck_view dy, dck_view dx, bool accumulate,
-                         float *dw, int blocks, void *scratch, int threads);
+void DCK(dense_backward)(const dck_conv *k, dck_view x, const float *w, dck_grad dy, dck_view dx, bool accumulate,
+                         float *dw, int n, void *scratch, int threads);
 size_t DCK(depthwise_forward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int threads);
 void DCK(depthwise_forward)(const dck_conv *k, dck_view x, const float *w, dck_view y, int blocks, void *scratch,
                             int threads);

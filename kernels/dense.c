@@ -156,9 +156,16 @@ size_t DCK(dense_forward_scratch_bytes)(const dck_conv *k, int threads)
     return taps_bytes(k) + (size_t)threads * 2 * DCK_PANEL_BYTES;
 }
 
-void DCK(dense_forward)(const dck_conv *k, dck_view x, const float *w, dck_view y, int blocks, void *scratch,
-                        int threads)
+int DCK(dense_parts)(dck_view y)
 {
+    (void)y;
+    return 0;
+}
+
+void DCK(dense_forward)(const dck_conv *k, dck_view x, const float *w, dck_view y, int n, dck_moments moments,
+                        void *scratch, int threads)
+{
+    (void)moments;
     pass s = {.gather = forward_gather(k, x, y, scratch),
               .from = x,
               .to = y,
@@ -168,7 +175,7 @@ void DCK(dense_forward)(const dck_conv *k, dck_view x, const float *w, dck_view 
               .grid_h = y.h,
               .step = 1};
     s.rows = x.c / k->groups * s.gather.n_taps;
-    run_pass(&s, blocks, (char *)scratch + taps_bytes(k), threads);
+    run_pass(&s, dck_blocks_of(n), (char *)scratch + taps_bytes(k), threads);
 }
 
 /* ---- backward ---- */
@@ -332,12 +339,13 @@ static void backward_weights(const dck_conv *k, dck_view x, dck_view dy, float *
     }
 }
 
-void DCK(dense_backward)(const dck_conv *k, dck_view x, const float *w, dck_view dy, dck_view dx, bool accumulate,
-                         float *dw, int blocks, void *scratch, int threads)
+void DCK(dense_backward)(const dck_conv *k, dck_view x, const float *w, dck_grad dy, dck_view dx, bool accumulate,
+                         float *dw, int n, void *scratch, int threads)
 {
-    backward_scratch memory = lay_out(k, x, dy, blocks, threads, scratch);
+    const int blocks = dck_blocks_of(n);
+    backward_scratch memory = lay_out(k, x, dy.dz, blocks, threads, scratch);
     if (dw)
-        backward_weights(k, x, dy, dw, blocks, &memory, threads);
+        backward_weights(k, x, dy.dz, dw, blocks, &memory, threads);
     if (dx.data)
-        backward_data(k, x, w, dy, dx, accumulate, blocks, &memory, threads);
+        backward_data(k, x, w, dy.dz, dx, accumulate, blocks, &memory, threads);
 }

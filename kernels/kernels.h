@@ -17,16 +17,36 @@
 
 enum { DCK_LANES = 16 };
 
-/* A channel range of a stored tensor: stride floats from one block of 16 images to the next. */
+/* A channel range of a stored tensor: stride floats from one block of 16 images to the next.
+ *
+ * A tensor that batch norm has normalised is not stored: a view of batch norm's own input stands for it, with what its
+ * readers do on load: affine[2 c] * stored + affine[2 c + 1] for channel c of the range. Only x operands of conv, mix,
+ * relu, pools, copy and scale_images may have it; what is written, and gradients, never do. */
 typedef struct dck_view {
     float *data;
     int c, h, w;
     size_t stride;
+    const float *affine; /* NULL: the tensor is what is stored */
 } dck_view;
+
+/* The gradient of a convolution's output y. Behind a batch norm it is not stored either: dz is the gradient of what
+ * batch norm made of y, and for channel c of the range dy = f[3 c] * dz + f[3 c + 1] * y + f[3 c + 2], zero in lanes
+ * past the last image. factors NULL: dy is dz itself, y is not read. */
+typedef struct dck_grad {
+    dck_view dz, y;
+    const float *factors;
+} dck_grad;
+
+/* Where a convolution leaves the sums of y and y^2 over the images of each part of a block, for batch norm:
+ * sums[2 * (part * channels + c)], part = block * conv_parts + i. */
+typedef struct dck_moments {
+    double *sums; /* NULL: not wanted */
+    int channels; /* of the tensor that is normalised, of which y may be a range; sums points at the range's first */
+} dck_moments;
 
 typedef struct dck_conv {
     int kernel, stride, pad_begin, pad_end, dilation, groups; /* weight [out_c][in_c/groups][kernel][kernel] */
-    bool relu;                                                /* x is max(x, 0) on load; dx is masked by x > 0 */
+    bool relu; /* x is max(x, 0) on load (after its affine); dx is masked by x > 0 */
 } dck_conv;
 
 typedef struct dck_pool {
@@ -46,12 +66,16 @@ typedef struct dck_kernels {
     /* y = conv(relu?(x), w). Pointwise (kernel 1, groups 1), depthwise (groups = channels) and general are chosen
      * inside. */
     size_t (*conv_forward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int blocks, int threads);
-    void (*conv_forward)(const dck_conv *k, dck_view x, const float *w, dck_view y, int blocks, void *scratch,
-                         int threads);
-    /* dx (+)= gradient of x (masked by relu), dw = gradient of w (written); either may be absent (dw NULL). */
+    void (*conv_forward)(const dck_conv *k, dck_view x, const float *w, dck_view y, int n, dck_moments moments,
+                         void *scratch, int threads);
+    /* Parts of a block in `moments`; 0: this family of convolutions cannot leave them, nor take a dck_grad's factors.
+     */
+    int (*conv_parts)(const dck_conv *k, dck_view x, dck_view y);
+    /* dx (+)= gradient of x (masked by relu; of x as read, after its affine), dw = gradient of w (written); either may
+     * be absent (dw NULL). */
     size_t (*conv_backward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int blocks, int threads);
-    void (*conv_backward)(const dck_conv *k, dck_view x, const float *w, dck_view dy, dck_view dx, bool accumulate,
-                          float *dw, int blocks, void *scratch, int threads);
+    void (*conv_backward)(const dck_conv *k, dck_view x, const float *w, dck_grad dy, dck_view dx, bool accumulate,
+                          float *dw, int n, void *scratch, int threads);
 
     /* Batch norm over n images. training: batch statistics, running ones updated, saved filled; else running ones. */
     size_t (*norm_scratch_bytes)(dck_view x, int blocks, int threads);

@@ -10,6 +10,7 @@ const dck_kernels DCK_JOIN(table, DCK_ISA) = {
     .isa = DCK_TEXT(DCK_ISA),
     .conv_forward_scratch_bytes = DCK(conv_forward_scratch_bytes),
     .conv_forward = DCK(conv_forward),
+    .conv_parts = DCK(conv_parts),
     .conv_backward_scratch_bytes = DCK(conv_backward_scratch_bytes),
     .conv_backward = DCK(conv_backward),
     .norm_scratch_bytes = DCK(norm_scratch_bytes),

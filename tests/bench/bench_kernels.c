@@ -10,7 +10,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
-enum { BLOCKS = 4, REPEATS = 15 };
+enum { BLOCKS = 4, IMAGES = BLOCKS * DCK_LANES, REPEATS = 15 };
 
 typedef struct bench {
     const dck_kernels *call;
@@ -54,7 +54,7 @@ static float *take(bench *b, size_t floats)
 static dck_view take_view(bench *b, int blocks, int c, int h, int w)
 {
     size_t stride = (size_t)c * h * w * DCK_LANES;
-    return (dck_view){take(b, blocks * stride), c, h, w, stride};
+    return (dck_view){take(b, blocks * stride), c, h, w, stride, NULL};
 }
 
 static void report(const bench *b, const char *kernel, const char *shape, double seconds, double flops, double bytes)
@@ -71,8 +71,8 @@ static void measure_ceilings(bench *b)
     dck_view x = take_view(b, BLOCKS, 256, 32, 32), y = take_view(b, BLOCKS, 256, 32, 32);
     BEST_TIME(seconds, b->threads, b->call->copy(x, y, false, BLOCKS, b->threads));
     b->memory_bytes = 2.0 * BLOCKS * x.stride * sizeof(float) / seconds;
-    x = (dck_view){x.data, b->threads, 28, 28, (size_t)b->threads * 28 * 28 * DCK_LANES};
-    y = (dck_view){x.data + x.stride, x.c, x.h, x.w, x.stride};
+    x = (dck_view){x.data, b->threads, 28, 28, (size_t)b->threads * 28 * 28 * DCK_LANES, NULL};
+    y = (dck_view){x.data + x.stride, x.c, x.h, x.w, x.stride, NULL};
     BEST_TIME(seconds, b->threads, for (int i = 0; i < 100; i++) b->call->copy(x, y, false, 1, b->threads));
     b->cache_bytes = 100 * 2.0 * x.stride * sizeof(float) / seconds;
     b->used = 0;
@@ -94,7 +94,7 @@ static void bench_conv_case(bench *b, const conv_case *c)
     const dck_conv *k = &c->k;
     int reach = (k->kernel - 1) * k->dilation, out = (c->size + k->pad_begin + k->pad_end - reach - 1) / k->stride + 1;
     dck_view x = take_view(b, BLOCKS, c->in, c->size, c->size), dx = take_view(b, BLOCKS, c->in, c->size, c->size);
-    dck_view y = take_view(b, BLOCKS, c->out, out, out), none = {NULL, 0, 0, 0, 0};
+    dck_view y = take_view(b, BLOCKS, c->out, out, out), none = {0};
     size_t weights = (size_t)c->out * (c->in / k->groups) * k->kernel * k->kernel;
     float *w = take(b, weights), *dw = take(b, weights);
     size_t forward = b->call->conv_forward_scratch_bytes(k, x, y, BLOCKS, b->threads);
@@ -102,16 +102,18 @@ static void bench_conv_case(bench *b, const conv_case *c)
     void *scratch = take(b, (forward > backward ? forward : backward) / sizeof(float));
     double flops = 2.0 * weights * out * out * BLOCKS * DCK_LANES, seconds;
     double x_bytes = 4.0 * BLOCKS * x.stride, y_bytes = 4.0 * BLOCKS * y.stride;
+    const dck_grad dy = {.dz = y};
     char shape[64], name[64];
     snprintf(shape, sizeof shape, "%d->%d %dx%d k%d s%d d%d", c->in, c->out, c->size, c->size, k->kernel, k->stride,
              k->dilation);
-    BEST_TIME(seconds, b->threads, b->call->conv_forward(k, x, w, y, BLOCKS, scratch, b->threads));
+    BEST_TIME(seconds, b->threads,
+              b->call->conv_forward(k, x, w, y, IMAGES, (dck_moments){NULL, 0}, scratch, b->threads));
     snprintf(name, sizeof name, "%s forward", c->name);
     report(b, name, shape, seconds, flops, x_bytes + y_bytes);
-    BEST_TIME(seconds, b->threads, b->call->conv_backward(k, x, w, y, dx, false, NULL, BLOCKS, scratch, b->threads));
+    BEST_TIME(seconds, b->threads, b->call->conv_backward(k, x, w, dy, dx, false, NULL, IMAGES, scratch, b->threads));
     snprintf(name, sizeof name, "%s dx", c->name);
     report(b, name, shape, seconds, flops, x_bytes * (k->relu ? 2 : 1) + y_bytes);
-    BEST_TIME(seconds, b->threads, b->call->conv_backward(k, x, w, y, none, false, dw, BLOCKS, scratch, b->threads));
+    BEST_TIME(seconds, b->threads, b->call->conv_backward(k, x, w, dy, none, false, dw, IMAGES, scratch, b->threads));
     snprintf(name, sizeof name, "%s dw", c->name);
     report(b, name, shape, seconds, flops, x_bytes + y_bytes);
     b->used = 0;

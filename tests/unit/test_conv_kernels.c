@@ -36,7 +36,7 @@ static float random_float(void)
 static tensor tensor_create(int c, int h, int w)
 {
     size_t plane = (size_t)h * w * DCK_LANES, stride = (size_t)(c + 2 * GUARD_CHANNELS) * plane;
-    tensor t = {NULL, BLOCKS * stride, {NULL, c, h, w, stride}};
+    tensor t = {NULL, BLOCKS * stride, {NULL, c, h, w, stride, NULL}};
     assert_int_equal(posix_memalign((void **)&t.all, 64, t.count * sizeof(float)), 0);
     for (size_t i = 0; i < t.count; i++)
         t.all[i] = sentinel;
@@ -198,7 +198,8 @@ static void check_forward(const dck_kernels *call, const problem *p, const data 
     for (int threads = 1; threads <= 3; threads++) {
         size_t bytes = call->conv_forward_scratch_bytes(&p->k, d->x.view, d->y.view, BLOCKS, threads);
         void *scratch = scratch_create(bytes);
-        call->conv_forward(&p->k, d->x.view, d->w, d->y.view, BLOCKS, scratch, threads);
+        call->conv_forward(&p->k, d->x.view, d->w, d->y.view, BLOCKS * DCK_LANES, (dck_moments){NULL, 0}, scratch,
+                           threads);
         scratch_destroy(scratch, bytes);
         assert_guards(d->y);
         assert_view(d->y.view, d->right.y, d->right.y_size, NULL);
@@ -218,8 +219,8 @@ static void run_backward(const dck_kernels *call, const problem *p, const data *
     size_t bytes = call->conv_backward_scratch_bytes(&p->k, d->x.view, d->dy.view, BLOCKS, threads);
     void *scratch = scratch_create(bytes);
     d->dw[d->weights] = sentinel;
-    call->conv_backward(&p->k, d->x.view, d->w, d->dy.view, dx, accumulate, want_dw ? d->dw : NULL, BLOCKS, scratch,
-                        threads);
+    call->conv_backward(&p->k, d->x.view, d->w, (dck_grad){.dz = d->dy.view}, dx, accumulate, want_dw ? d->dw : NULL,
+                        BLOCKS * DCK_LANES, scratch, threads);
     assert_true(d->dw[d->weights] == sentinel);
     scratch_destroy(scratch, bytes);
 }

@@ -233,7 +233,7 @@ static void what_is_not_a_number_stays_so(void **state)
         _Alignas(64) float logits[10 * 16] = {0}, saved[10 * 16], result[4];
         int32_t labels[16] = {0};
         logits[3 * 16 + 2] = NAN;
-        dck_view view = {logits, 10, 1, 1, 160};
+        dck_view view = {logits, 10, 1, 1, 160, NULL};
         call->cross_entropy_forward(view, labels, 0, 16, saved, result);
         assert_true(isnan(result[0]));
         assert_true(result[1] == 0);

@@ -19,15 +19,15 @@ static int used_blocks(const dc_kernel_args *a)
 
 static void conv_forward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
 {
-    b->kernels->conv_forward(&k->conv, lanes(a->inputs[0]), a->params[0], lanes(a->output), used_blocks(a), a->scratch,
-                             b->threads);
+    b->kernels->conv_forward(&k->conv, lanes(a->inputs[0]), a->params[0], lanes(a->output), a->step->n_images,
+                             (dck_moments){NULL, 0}, a->scratch, b->threads);
 }
 
 static void conv_backward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
 {
-    b->kernels->conv_backward(&k->conv, lanes(a->inputs[0]), a->params[0], lanes(a->output_grad),
-                              lanes(a->input_grads[0]), a->accumulate[0], a->param_grads[0], used_blocks(a), a->scratch,
-                              b->threads);
+    dck_grad dy = {.dz = lanes(a->output_grad)};
+    b->kernels->conv_backward(&k->conv, lanes(a->inputs[0]), a->params[0], dy, lanes(a->input_grads[0]),
+                              a->accumulate[0], a->param_grads[0], a->step->n_images, a->scratch, b->threads);
 }
 
 static void conv_extra(const dc_cpu_backend *b, const dc_kernel *k, dc_cpu_extra *extra)
