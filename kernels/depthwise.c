@@ -27,6 +27,7 @@ typedef struct ring {
     const float *plane;
     int h, w;
     bool relu;
+    dck_on_load on_load;
     int filled; /* rows below this one are in the ring */
 } ring;
 
@@ -50,10 +51,10 @@ static void fill_row(const ring *r, int y)
     int n = (end - begin) * DCK_PER_PIXEL;
     if (r->relu)
         for (int i = 0; i < n; i++)
-            to[i] = dck_relu(from[i]);
+            to[i] = dck_relu(dck_read(r->on_load, from[i]));
     else
         for (int i = 0; i < n; i++)
-            to[i] = from[i];
+            to[i] = dck_read(r->on_load, from[i]);
 }
 
 /* Makes rows first..last present, those of them that the plane has; first never falls. */
@@ -76,7 +77,8 @@ typedef struct taps {
 
 typedef struct row_output {
     float *out;
-    const float *mask; /* NULL: none */
+    const float *mask; /* NULL: none; only where it is read as above zero there is something to write */
+    dck_on_load on_load;
     bool add;
 } row_output;
 
@@ -108,7 +110,7 @@ DCK_INLINE void row_tile(int pixels, int columns, int in_step, int out_step, con
         for (int v = 0; v < DCK_PER_PIXEL; v++) {
             dck_vec value = sum[p * DCK_PER_PIXEL + v];
             if (o.mask)
-                value = dck_where(((const dck_vec *)(o.mask + at))[v] > (dck_vec){0}, value);
+                value = dck_where(dck_read(o.on_load, ((const dck_vec *)(o.mask + at))[v]) > (dck_vec){0}, value);
             if (o.add)
                 value += to[v];
             to[v] = value;
@@ -176,7 +178,8 @@ static ring dy_ring(const dck_conv *k, dck_view x, dck_view dy)
                   .width = floor_divide(x.w - 1 + k->pad_begin, k->stride) - left + 1,
                   .left = left,
                   .h = dy.h,
-                  .w = dy.w};
+                  .w = dy.w,
+                  .on_load = {1, 0}};
 }
 
 /* One thread's: its rings, the taps of a row and the sums of the weight gradient. */
@@ -241,6 +244,7 @@ void DCK(depthwise_forward)(const dck_conv *k, dck_view x, const float *w, dck_v
                 ring r = x_ring(k, x, y);
                 r.rows = mine.x_rows;
                 r.plane = x.data + block * x.stride + c * dck_plane_floats(x);
+                r.on_load = dck_on_load_of(x, c);
                 memcpy(mine.taps.weight, w + c * size, size * sizeof(float));
                 float *out = y.data + block * y.stride + c * dck_plane_floats(y);
                 for (int i = 0; i < y.h; i++, out += (size_t)y.w * DCK_LANES) {
@@ -290,15 +294,15 @@ static void dy_taps(const dck_conv *k, ring *r, int y, int phase, const float *w
     }
 }
 
-static void backward_data(const dck_conv *k, dck_view x, const float *w, ring *r, taps *t, float *dx, const float *mask,
-                          bool accumulate)
+/* to: the plane of dx, and of x where it masks. */
+static void backward_data(const dck_conv *k, dck_view x, const float *w, ring *r, taps *t, row_output to)
 {
     for (int y = 0; y < x.h; y++)
         for (int phase = 0; phase < k->stride && phase < x.w; phase++) {
             size_t at = ((size_t)y * x.w + phase) * DCK_LANES;
             dy_taps(k, r, y, phase, w, t);
             row(1, k->stride, t, (x.w - phase + k->stride - 1) / k->stride,
-                (row_output){dx + at, mask ? mask + at : NULL, accumulate});
+                (row_output){to.out + at, to.mask ? to.mask + at : NULL, to.on_load, to.add});
         }
 }
 
@@ -389,6 +393,7 @@ void DCK(depthwise_backward)(const dck_conv *k, dck_view x, const float *w, dck_
                     ring r = x_ring(k, x, dy);
                     r.rows = mine.x_rows;
                     r.plane = x_plane;
+                    r.on_load = dck_on_load_of(x, c);
                     backward_weights(k, dy, dy_plane, &r, &mine, partial + block * weights + c * size);
                 }
                 if (dx.data) {
@@ -396,8 +401,8 @@ void DCK(depthwise_backward)(const dck_conv *k, dck_view x, const float *w, dck_
                     r.rows = mine.dy_rows;
                     r.plane = dy_plane;
                     backward_data(k, x, w + c * size, &r, &mine.taps,
-                                  dx.data + block * dx.stride + c * dck_plane_floats(dx), k->relu ? x_plane : NULL,
-                                  accumulate);
+                                  (row_output){dx.data + block * dx.stride + c * dck_plane_floats(dx),
+                                               k->relu ? x_plane : NULL, dck_on_load_of(x, c), accumulate});
                 }
             }
         if (dw)

@@ -6,16 +6,33 @@
 
 #include <string.h>
 
+/* What of a piece is read alike: all of it, or the part of it in one channel. */
+typedef struct run {
+    size_t first, floats; /* of the piece */
+    dck_on_load on_load;
+} run;
+
+static run run_at(dck_view x, dck_piece piece, size_t first)
+{
+    const size_t plane = dck_plane_floats(x), left = piece.floats - first;
+    if (!x.affine || left == 0)
+        return (run){first, left, {1, 0}};
+    const size_t here = (piece.first + first) % plane, in_plane = plane - here;
+    return (run){first, left < in_plane ? left : in_plane, dck_on_load_of(x, (int)((piece.first + first) / plane))};
+}
+
 void DCK(relu_forward)(dck_view x, dck_view y, int blocks, int threads)
 {
     const dck_pieces pieces = dck_cut(y, blocks);
 #pragma omp parallel for schedule(static) num_threads(threads) if (pieces.threaded)
     for (int t = 0; t < pieces.count; t++) {
         dck_piece piece = dck_piece_at(&pieces, t);
-        const dck_vec *from = (const dck_vec *)dck_at(x, piece);
-        dck_vec *to = (dck_vec *)dck_at(y, piece);
-        for (size_t v = 0; v < piece.floats / DCK_VECTOR; v++)
-            to[v] = dck_relu(from[v]);
+        for (run r = run_at(x, piece, 0); r.floats > 0; r = run_at(x, piece, r.first + r.floats)) {
+            const dck_vec *from = (const dck_vec *)(dck_at(x, piece) + r.first);
+            dck_vec *to = (dck_vec *)(dck_at(y, piece) + r.first);
+            for (size_t v = 0; v < r.floats / DCK_VECTOR; v++)
+                to[v] = dck_relu(dck_read(r.on_load, from[v]));
+        }
     }
 }
 
@@ -38,13 +55,16 @@ void DCK(copy)(dck_view x, dck_view y, bool accumulate, int blocks, int threads)
 #pragma omp parallel for schedule(static) num_threads(threads) if (pieces.threaded)
     for (int t = 0; t < pieces.count; t++) {
         dck_piece piece = dck_piece_at(&pieces, t);
-        const float *from = dck_at(x, piece);
-        float *to = dck_at(y, piece);
-        if (accumulate)
-            for (size_t v = 0; v < piece.floats / DCK_VECTOR; v++)
-                ((dck_vec *)to)[v] += ((const dck_vec *)from)[v];
-        else
-            memcpy(to, from, piece.floats * sizeof(float));
+        if (!x.affine && !accumulate) {
+            memcpy(dck_at(y, piece), dck_at(x, piece), piece.floats * sizeof(float));
+            continue;
+        }
+        for (run r = run_at(x, piece, 0); r.floats > 0; r = run_at(x, piece, r.first + r.floats)) {
+            const dck_vec *from = (const dck_vec *)(dck_at(x, piece) + r.first);
+            dck_vec *to = (dck_vec *)(dck_at(y, piece) + r.first);
+            for (size_t v = 0; v < r.floats / DCK_VECTOR; v++)
+                dck_put(to + v, dck_read(r.on_load, from[v]), accumulate);
+        }
     }
 }
 
@@ -64,12 +84,14 @@ void DCK(scale_images)(dck_view x, const float *factor, dck_view y, bool accumul
 #pragma omp parallel for schedule(static) num_threads(threads) if (pieces.threaded)
     for (int t = 0; t < pieces.count; t++) {
         dck_piece piece = dck_piece_at(&pieces, t);
-        const dck_vec *from = (const dck_vec *)dck_at(x, piece);
         const dck_vec *by = (const dck_vec *)(factor + (size_t)piece.block * DCK_LANES);
-        dck_vec *to = (dck_vec *)dck_at(y, piece);
-        for (size_t v = 0; v < piece.floats / DCK_VECTOR; v += DCK_PER_PIXEL)
-            for (int p = 0; p < DCK_PER_PIXEL; p++)
-                dck_put(to + v + p, from[v + (size_t)p] * by[p], accumulate);
+        for (run r = run_at(x, piece, 0); r.floats > 0; r = run_at(x, piece, r.first + r.floats)) {
+            const dck_vec *from = (const dck_vec *)(dck_at(x, piece) + r.first);
+            dck_vec *to = (dck_vec *)(dck_at(y, piece) + r.first);
+            for (size_t v = 0; v < r.floats / DCK_VECTOR; v += DCK_PER_PIXEL)
+                for (int p = 0; p < DCK_PER_PIXEL; p++)
+                    dck_put(to + v + p, dck_read(r.on_load, from[v + (size_t)p]) * by[p], accumulate);
+        }
     }
 }
 

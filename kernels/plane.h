@@ -66,6 +66,22 @@ static inline int dck_blocks_of(int n)
     return (n + DCK_LANES - 1) / DCK_LANES;
 }
 
+/* What reading channel c of a view does to what is stored there; nothing changes by 1 * x + 0. Forward and backward must
+ * agree on the last bit (which position was the maximum?): everyone reads by dck_read(). */
+typedef struct dck_on_load {
+    float scale, shift;
+} dck_on_load;
+
+DCK_INLINE dck_on_load dck_on_load_of(dck_view view, int channel)
+{
+    return view.affine ? (dck_on_load){view.affine[2 * channel], view.affine[2 * channel + 1]} : (dck_on_load){1, 0};
+}
+
+DCK_INLINE dck_vec dck_read(dck_on_load on, dck_vec stored)
+{
+    return stored * on.scale + on.shift;
+}
+
 DCK_INLINE void dck_put(dck_vec *to, dck_vec value, bool accumulate)
 {
     if (accumulate)

@@ -35,39 +35,40 @@ DCK_INLINE dck_vec join(bool max, dck_vec a, dck_vec b)
     return a + b;
 }
 
-/* `rows` vectors below one another, reduced. */
-DCK_INLINE dck_vec column(bool max, const dck_vec *x, size_t row, int rows)
+/* `rows` vectors below one another, reduced; of a maximum's each is read by on_load, as the gradient reads it. */
+DCK_INLINE dck_vec column(bool max, dck_on_load on_load, const dck_vec *x, size_t row, int rows)
 {
-    dck_vec v = x[0];
+    dck_vec v = max ? dck_read(on_load, x[0]) : x[0];
     for (int r = 1; r < rows; r++)
-        v = join(max, v, x[(size_t)r * row]);
+        v = join(max, v, max ? dck_read(on_load, x[(size_t)r * row]) : x[(size_t)r * row]);
     return v;
 }
 
 /* As column(), for a column that may lie outside the image. */
-DCK_INLINE dck_vec column_or_none(bool max, const dck_vec *x, size_t row, int rows, int at, int width)
+DCK_INLINE dck_vec column_or_none(bool max, dck_on_load on_load, const dck_vec *x, size_t row, int rows, int at,
+                                  int width)
 {
     if (at < 0 || at >= width)
         return dck_set(max ? -INFINITY : 0);
-    return column(max, x + (size_t)at * DCK_PER_PIXEL, row, rows);
+    return column(max, on_load, x + (size_t)at * DCK_PER_PIXEL, row, rows);
 }
 
 /* One row of outputs with a 3x3 kernel: x is the first of the window's `rows` rows. */
-DCK_INLINE void row_of_three(bool max, const dck_pool *k, int stride, const dck_vec *x, int rows, int width, dck_vec *y,
-                             int out_width)
+DCK_INLINE void row_of_three(bool max, const dck_pool *k, dck_on_load on_load, int stride, const dck_vec *x, int rows,
+                             int width, dck_vec *y, int out_width)
 {
     const size_t row = (size_t)width * DCK_PER_PIXEL;
     const float inside = 1 / (float)(rows * 3); /* of windows with three columns */
-    dck_vec a = column_or_none(max, x, row, rows, -k->pad, width);
-    dck_vec b = column_or_none(max, x, row, rows, 1 - k->pad, width);
+    dck_vec a = column_or_none(max, on_load, x, row, rows, -k->pad, width);
+    dck_vec b = column_or_none(max, on_load, x, row, rows, 1 - k->pad, width);
     for (int i = 0; i < out_width; i++) {
         int at = i * stride - k->pad;
         if (stride == 2 && i > 0)
-            b = column_or_none(max, x, row, rows, at + 1, width);
-        dck_vec c = column_or_none(max, x, row, rows, at + 2, width), v = join(max, join(max, a, b), c);
+            b = column_or_none(max, on_load, x, row, rows, at + 1, width);
+        dck_vec c = column_or_none(max, on_load, x, row, rows, at + 2, width), v = join(max, join(max, a, b), c);
         if (!max) {
             int columns = at >= 0 && at + 3 <= width ? 3 : window(k, i, width).end - window(k, i, width).begin;
-            v *= columns == 3 ? inside : 1 / (float)(rows * columns);
+            v = dck_read(on_load, v * (columns == 3 ? inside : 1 / (float)(rows * columns)));
         }
         y[(size_t)i * DCK_PER_PIXEL] = v;
         a = stride == 1 ? b : c;
@@ -75,41 +76,44 @@ DCK_INLINE void row_of_three(bool max, const dck_pool *k, int stride, const dck_
     }
 }
 
-DCK_INLINE void row_of_any(bool max, const dck_pool *k, const dck_vec *x, int rows, int width, dck_vec *y,
-                           int out_width)
+DCK_INLINE void row_of_any(bool max, const dck_pool *k, dck_on_load on_load, const dck_vec *x, int rows, int width,
+                           dck_vec *y, int out_width)
 {
     const size_t row = (size_t)width * DCK_PER_PIXEL;
     for (int i = 0; i < out_width; i++) {
         range across = window(k, i, width);
-        dck_vec v = column(max, x + (size_t)across.begin * DCK_PER_PIXEL, row, rows);
+        dck_vec v = column(max, on_load, x + (size_t)across.begin * DCK_PER_PIXEL, row, rows);
         for (int at = across.begin + 1; at < across.end; at++)
-            v = join(max, v, column(max, x + (size_t)at * DCK_PER_PIXEL, row, rows));
+            v = join(max, v, column(max, on_load, x + (size_t)at * DCK_PER_PIXEL, row, rows));
         if (!max)
-            v *= 1 / (float)(rows * (across.end - across.begin));
+            v = dck_read(on_load, v * (1 / (float)(rows * (across.end - across.begin))));
         y[(size_t)i * DCK_PER_PIXEL] = v;
     }
 }
 
-DCK_INLINE void pool_row(bool max, const dck_pool *k, const dck_vec *x, int rows, int width, dck_vec *y, int out_width)
+DCK_INLINE void pool_row(bool max, const dck_pool *k, dck_on_load on_load, const dck_vec *x, int rows, int width,
+                         dck_vec *y, int out_width)
 {
     if (k->kernel == 3 && k->stride == 1 && rows == 3)
-        row_of_three(max, k, 1, x, 3, width, y, out_width);
+        row_of_three(max, k, on_load, 1, x, 3, width, y, out_width);
     else if (k->kernel == 3 && k->stride == 1)
-        row_of_three(max, k, 1, x, rows, width, y, out_width);
+        row_of_three(max, k, on_load, 1, x, rows, width, y, out_width);
     else if (k->kernel == 3 && k->stride == 2)
-        row_of_three(max, k, 2, x, rows, width, y, out_width);
+        row_of_three(max, k, on_load, 2, x, rows, width, y, out_width);
     else
-        row_of_any(max, k, x, rows, width, y, out_width);
+        row_of_any(max, k, on_load, x, rows, width, y, out_width);
 }
 
-DCK_INLINE void pool_plane(bool max, const dck_pool *k, const float *x, int h, int w, float *y, int out_h, int out_w)
+DCK_INLINE void pool_plane(bool max, const dck_pool *k, dck_on_load on_load, const float *x, int h, int w, float *y,
+                           int out_h, int out_w)
 {
     for (int i = 0; i < out_h; i++) {
         range down = window(k, i, h);
         const float *first = x + (size_t)down.begin * (size_t)w * DCK_LANES;
         float *to = y + (size_t)i * (size_t)out_w * DCK_LANES;
         for (int part = 0; part < DCK_PER_PIXEL; part++)
-            pool_row(max, k, (const dck_vec *)first + part, down.end - down.begin, w, (dck_vec *)to + part, out_w);
+            pool_row(max, k, on_load, (const dck_vec *)first + part, down.end - down.begin, w, (dck_vec *)to + part,
+                     out_w);
     }
 }
 
@@ -119,7 +123,8 @@ void DCK(max_pool_forward)(const dck_pool *k, dck_view x, dck_view y, int blocks
 #pragma omp parallel for schedule(static)                                                                              \
     num_threads(threads) if (dck_plane_floats(x) * (size_t)tasks > DCK_SERIAL_FLOATS)
     for (int t = 0; t < tasks; t++)
-        pool_plane(true, k, dck_plane(x, t / x.c, t % x.c), x.h, x.w, dck_plane(y, t / x.c, t % x.c), y.h, y.w);
+        pool_plane(true, k, dck_on_load_of(x, t % x.c), dck_plane(x, t / x.c, t % x.c), x.h, x.w,
+                   dck_plane(y, t / x.c, t % x.c), y.h, y.w);
 }
 
 void DCK(avg_pool_forward)(const dck_pool *k, dck_view x, dck_view y, int blocks, int threads)
@@ -128,28 +133,30 @@ void DCK(avg_pool_forward)(const dck_pool *k, dck_view x, dck_view y, int blocks
 #pragma omp parallel for schedule(static)                                                                              \
     num_threads(threads) if (dck_plane_floats(x) * (size_t)tasks > DCK_SERIAL_FLOATS)
     for (int t = 0; t < tasks; t++)
-        pool_plane(false, k, dck_plane(x, t / x.c, t % x.c), x.h, x.w, dck_plane(y, t / x.c, t % x.c), y.h, y.w);
+        pool_plane(false, k, dck_on_load_of(x, t % x.c), dck_plane(x, t / x.c, t % x.c), x.h, x.w,
+                   dck_plane(y, t / x.c, t % x.c), y.h, y.w);
 }
 
 /* Gives one output's gradient to the first position of its window that equals the maximum. */
-DCK_INLINE void give_to_maximum(const dck_vec *x, dck_vec *dx, size_t row, int rows, int columns, dck_vec maximum,
-                                dck_vec dy)
+DCK_INLINE void give_to_maximum(dck_on_load on_load, const dck_vec *x, dck_vec *dx, size_t row, int rows, int columns,
+                                dck_vec maximum, dck_vec dy)
 {
     for (int r = 0; r < rows; r++)
         for (int c = 0; c < columns; c++) {
             size_t at = (size_t)r * row + (size_t)c * DCK_PER_PIXEL;
-            dck_mask here = x[at] == maximum;
+            dck_mask here = dck_read(on_load, x[at]) == maximum;
             dx[at] += dck_where(here, dy);
             dy = dck_where(~here, dy); /* what is given is gone */
         }
 }
 
 /* As give_to_maximum for a window of three columns, whose gradients are kept in registers. */
-DCK_INLINE void give_in_registers(const dck_vec *x, dck_vec (*d)[3], size_t row, int rows, dck_vec maximum, dck_vec dy)
+DCK_INLINE void give_in_registers(dck_on_load on_load, const dck_vec *x, dck_vec (*d)[3], size_t row, int rows,
+                                  dck_vec maximum, dck_vec dy)
 {
     for (int r = 0; r < rows; r++)
         for (int c = 0; c < 3; c++) {
-            dck_mask here = x[(size_t)r * row + (size_t)c * DCK_PER_PIXEL] == maximum;
+            dck_mask here = dck_read(on_load, x[(size_t)r * row + (size_t)c * DCK_PER_PIXEL]) == maximum;
             d[r][c] += dck_where(here, dy);
             dy = dck_where(~here, dy);
         }
@@ -157,12 +164,12 @@ DCK_INLINE void give_in_registers(const dck_vec *x, dck_vec (*d)[3], size_t row,
 
 /* The outputs [begin, end) of a row, 3x3 at stride 1, none of whose windows leaves the image at the sides; x and dx
  * point at the first window. A column's gradient goes to memory once, when the windows have passed it. */
-DCK_INLINE void max_backward_three(const dck_vec *x, dck_vec *dx, size_t row, int rows, const dck_vec *y,
-                                   const dck_vec *dy, int begin, int end)
+DCK_INLINE void max_backward_three(dck_on_load on_load, const dck_vec *x, dck_vec *dx, size_t row, int rows,
+                                   const dck_vec *y, const dck_vec *dy, int begin, int end)
 {
     dck_vec d[3][3] = {{{0}}};
     for (int j = begin; j < end; j++, x += DCK_PER_PIXEL, dx += DCK_PER_PIXEL) {
-        give_in_registers(x, d, row, rows, y[(size_t)j * DCK_PER_PIXEL], dy[(size_t)j * DCK_PER_PIXEL]);
+        give_in_registers(on_load, x, d, row, rows, y[(size_t)j * DCK_PER_PIXEL], dy[(size_t)j * DCK_PER_PIXEL]);
         for (int r = 0; r < rows; r++) {
             dx[(size_t)r * row] += d[r][0];
             d[r][0] = d[r][1];
@@ -176,8 +183,8 @@ DCK_INLINE void max_backward_three(const dck_vec *x, dck_vec *dx, size_t row, in
 }
 
 /* One vector of a pixel of one row of outputs; x and dx: the first column of the window's first row. */
-static void max_backward_row(const dck_pool *k, const dck_vec *x, dck_vec *dx, int rows, int width, const dck_vec *y,
-                             const dck_vec *dy, int out_width)
+static void max_backward_row(const dck_pool *k, dck_on_load on_load, const dck_vec *x, dck_vec *dx, int rows, int width,
+                             const dck_vec *y, const dck_vec *dy, int out_width)
 {
     const size_t row = (size_t)width * DCK_PER_PIXEL;
     int inner = 0, inner_end = 0; /* outputs that the fast path does */
@@ -185,9 +192,9 @@ static void max_backward_row(const dck_pool *k, const dck_vec *x, dck_vec *dx, i
         inner = k->pad; /* the one whose window begins at x */
         inner_end = width - 2 + k->pad;
         if (rows == 3)
-            max_backward_three(x, dx, row, 3, y, dy, inner, inner_end);
+            max_backward_three(on_load, x, dx, row, 3, y, dy, inner, inner_end);
         else
-            max_backward_three(x, dx, row, 2, y, dy, inner, inner_end);
+            max_backward_three(on_load, x, dx, row, 2, y, dy, inner, inner_end);
     }
     for (int j = 0; j < out_width; j++) {
         if (j == inner && inner_end > inner)
@@ -198,20 +205,20 @@ static void max_backward_row(const dck_pool *k, const dck_vec *x, dck_vec *dx, i
         size_t first = (size_t)across.begin * DCK_PER_PIXEL, out = (size_t)j * DCK_PER_PIXEL;
         int columns = across.end - across.begin;
         if (rows == 3 && columns == 3)
-            give_to_maximum(x + first, dx + first, row, 3, 3, y[out], dy[out]);
+            give_to_maximum(on_load, x + first, dx + first, row, 3, 3, y[out], dy[out]);
         else
-            give_to_maximum(x + first, dx + first, row, rows, columns, y[out], dy[out]);
+            give_to_maximum(on_load, x + first, dx + first, row, rows, columns, y[out], dy[out]);
     }
 }
 
-static void max_backward_plane(const dck_pool *k, dck_view x, dck_view y, const float *x_plane, const float *y_plane,
-                               const float *dy_plane, float *dx_plane)
+static void max_backward_plane(const dck_pool *k, dck_on_load on_load, dck_view x, dck_view y, const float *x_plane,
+                               const float *y_plane, const float *dy_plane, float *dx_plane)
 {
     for (int i = 0; i < y.h; i++) {
         range down = window(k, i, x.h);
         size_t in = (size_t)down.begin * (size_t)x.w * DCK_LANES, out = (size_t)i * (size_t)y.w * DCK_LANES;
         for (int part = 0; part < DCK_PER_PIXEL; part++)
-            max_backward_row(k, (const dck_vec *)(x_plane + in) + part, (dck_vec *)(dx_plane + in) + part,
+            max_backward_row(k, on_load, (const dck_vec *)(x_plane + in) + part, (dck_vec *)(dx_plane + in) + part,
                              down.end - down.begin, x.w, (const dck_vec *)(y_plane + out) + part,
                              (const dck_vec *)(dy_plane + out) + part, y.w);
     }
@@ -228,8 +235,8 @@ void DCK(max_pool_backward)(const dck_pool *k, dck_view x, dck_view y, dck_view 
         float *to = dck_plane(dx, block, channel);
         if (!accumulate)
             memset(to, 0, floats * sizeof(float));
-        max_backward_plane(k, x, y, dck_plane(x, block, channel), dck_plane(y, block, channel),
-                           dck_plane(dy, block, channel), to);
+        max_backward_plane(k, dck_on_load_of(x, channel), x, y, dck_plane(x, block, channel),
+                           dck_plane(y, block, channel), dck_plane(dy, block, channel), to);
     }
 }
 
@@ -323,7 +330,8 @@ void DCK(global_avg_pool_forward)(dck_view x, dck_view y, int blocks, int thread
         const dck_vec *from = (const dck_vec *)dck_plane(x, t / x.c, t % x.c);
         dck_vec *to = (dck_vec *)dck_plane(y, t / x.c, t % x.c);
         for (int part = 0; part < DCK_PER_PIXEL; part++)
-            to[part] = column(false, from + part, DCK_PER_PIXEL, pixels) * scale;
+            to[part] = dck_read(dck_on_load_of(x, t % x.c),
+                                column(false, (dck_on_load){1, 0}, from + part, DCK_PER_PIXEL, pixels) * scale);
     }
 }
 

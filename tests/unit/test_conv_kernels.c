@@ -1,5 +1,5 @@
 /* The convolution kernels of every instruction set that this machine runs, against plain loops in double precision. */
-#include "kernels.h"
+#include "tests/support/lanes.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,77 +11,7 @@
 #include <cmocka.h>
 #include <math.h>
 
-enum { BLOCKS = 2, GUARD_CHANNELS = 2, GUARD_BYTES = 256 };
-
-static const char *const isas[] = {"avx512", "avx2", "portable"};
 static const float sentinel = 12345.0f;
-
-/* ---- small tensors ---- */
-
-/* A view inside a larger tensor: GUARD_CHANNELS planes before and after the channels of each block. */
-typedef struct tensor {
-    float *all;
-    size_t count;
-    dck_view view;
-} tensor;
-
-static uint32_t random_state = 1;
-
-static float random_float(void)
-{
-    random_state = random_state * 1664525u + 1013904223u;
-    return (float)(random_state >> 8) / (1 << 23) - 1.0f;
-}
-
-static tensor tensor_create(int c, int h, int w)
-{
-    size_t plane = (size_t)h * w * DCK_LANES, stride = (size_t)(c + 2 * GUARD_CHANNELS) * plane;
-    tensor t = {NULL, BLOCKS * stride, {NULL, c, h, w, stride, NULL}};
-    assert_int_equal(posix_memalign((void **)&t.all, 64, t.count * sizeof(float)), 0);
-    for (size_t i = 0; i < t.count; i++)
-        t.all[i] = sentinel;
-    t.view.data = t.all + GUARD_CHANNELS * plane;
-    return t;
-}
-
-static float *at(dck_view v, int block, int c, int y, int x, int lane)
-{
-    return v.data + block * v.stride + (((size_t)c * v.h + y) * v.w + x) * DCK_LANES + lane;
-}
-
-static void tensor_randomize(tensor t)
-{
-    for (int b = 0; b < BLOCKS; b++)
-        for (int i = 0; i < t.view.c * t.view.h * t.view.w * DCK_LANES; i++)
-            t.view.data[b * t.view.stride + i] = random_float();
-}
-
-static void assert_guards(tensor t)
-{
-    size_t inside = (size_t)t.view.c * t.view.h * t.view.w * DCK_LANES, before = t.view.data - t.all, wrong = 0;
-    for (size_t i = 0; i < t.count; i++) {
-        size_t within = i % t.view.stride;
-        if (within < before || within >= before + inside)
-            wrong += t.all[i] != sentinel;
-    }
-    assert_int_equal(wrong, 0);
-}
-
-static void *scratch_create(size_t bytes)
-{
-    char *scratch;
-    assert_int_equal(posix_memalign((void **)&scratch, 64, bytes + GUARD_BYTES), 0);
-    memset(scratch, 0xff, bytes); /* not a number */
-    memset(scratch + bytes, 0x5a, GUARD_BYTES);
-    return scratch;
-}
-
-static void scratch_destroy(void *scratch, size_t bytes)
-{
-    for (int i = 0; i < GUARD_BYTES; i++)
-        assert_int_equal(((unsigned char *)scratch)[bytes + i], 0x5a);
-    free(scratch);
-}
 
 /* ---- reference ---- */
 
@@ -100,16 +30,11 @@ static int out_extent(const dck_conv *k, int n)
     return (n + k->pad_begin + k->pad_end - k->dilation * (k->kernel - 1) - 1) / k->stride + 1;
 }
 
-static size_t flat(dck_view v, int block, int c, int y, int x, int lane)
-{
-    return ((((size_t)block * v.c + c) * v.h + y) * v.w + x) * DCK_LANES + lane;
-}
-
 static void add_product(const dck_conv *k, const reference *r, dck_view x, dck_view y, const float *w, dck_view dy,
                         const int out[4], const int in[3], size_t weight)
 {
     for (int lane = 0; lane < DCK_LANES; lane++) {
-        double raw = *at(x, out[0], in[0], in[1], in[2], lane), value = k->relu && raw < 0 ? 0 : raw;
+        double raw = value_at(x, out[0], in[0], in[1], in[2], lane), value = k->relu && raw < 0 ? 0 : raw;
         double gradient = *at(dy, out[0], out[1], out[2], out[3], lane);
         double masked = k->relu && raw <= 0 ? 0 : gradient * w[weight];
         size_t to = flat(y, out[0], out[1], out[2], out[3], lane), from = flat(x, out[0], in[0], in[1], in[2], lane);
@@ -140,18 +65,6 @@ static void compute_reference(const dck_conv *k, const reference *r, dck_view x,
                         }
 }
 
-/* before: what stood there and is added to; NULL: nothing. */
-static void assert_view(dck_view v, const double *right, const double *size, const float *before)
-{
-    size_t image = (size_t)v.c * v.h * v.w * DCK_LANES, wrong = 0;
-    for (int b = 0; b < BLOCKS; b++)
-        for (size_t i = 0; i < image; i++) {
-            double want = right[b * image + i] + (before ? before[b * v.stride + i] : 0);
-            wrong += !(fabs(v.data[b * v.stride + i] - want) <= 2e-6 * (size[b * image + i] + 1));
-        }
-    assert_int_equal(wrong, 0);
-}
-
 /* ---- one problem on one instruction set ---- */
 
 typedef struct data {
@@ -161,7 +74,7 @@ typedef struct data {
     reference right;
 } data;
 
-static data data_create(const problem *p)
+static data data_create(const problem *p, bool affine)
 {
     const dck_conv *k = &p->k;
     int oh = out_extent(k, p->h), ow = out_extent(k, p->w);
@@ -172,6 +85,8 @@ static data data_create(const problem *p)
               .weights = (size_t)p->out * (p->in / k->groups) * k->kernel * k->kernel};
     tensor_randomize(d.x);
     tensor_randomize(d.dy);
+    if (affine)
+        tensor_add_affine(&d.x);
     d.w = malloc(d.weights * sizeof(float));
     d.dw = malloc((d.weights + 1) * sizeof(float));
     for (size_t i = 0; i < d.weights; i++)
@@ -186,8 +101,11 @@ static data data_create(const problem *p)
 
 static void data_destroy(data *d)
 {
-    void *all[] = {d->x.all,   d->y.all,        d->dy.all,   d->dx.all,        d->w,        d->dw,
-                   d->right.y, d->right.y_size, d->right.dx, d->right.dx_size, d->right.dw, d->right.dw_size};
+    tensor *tensors[] = {&d->x, &d->y, &d->dy, &d->dx};
+    for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
+        tensor_destroy(tensors[i]);
+    void *all[] = {d->w,        d->dw,           d->right.y, d->right.y_size, d->right.dx, d->right.dx_size,
+                   d->right.dw, d->right.dw_size};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]);
 }
@@ -262,12 +180,13 @@ static void check_backward(const dck_kernels *call, const problem *p, const data
     free(first_dw);
 }
 
-static void check(problem p)
+/* affine: with x stored before its affine, too. */
+static void check(problem p, bool affine)
 {
-    for (int relu = 0; relu < 2; relu++) {
-        p.k.relu = relu;
-        data d = data_create(&p);
-        for (size_t i = 0; i < sizeof isas / sizeof *isas; i++) {
+    for (int variant = 0; variant < (affine ? 4 : 2); variant++) {
+        p.k.relu = variant % 2;
+        data d = data_create(&p, variant >= 2);
+        for (size_t i = 0; i < ISAS; i++) {
             const dck_kernels *call = dck_kernels_for(isas[i]);
             if (!call)
                 continue;
@@ -285,13 +204,14 @@ static void check(problem p)
         kernel, stride, begin, end, dilation, groups, false                                                            \
     }
 
-static void check_all(const problem *problems, size_t n)
+static void check_all(const problem *problems, size_t n, bool affine)
 {
     for (size_t i = 0; i < n; i++)
-        check(problems[i]);
+        check(problems[i], affine);
 }
 
-#define CHECK_ALL(problems) check_all(problems, sizeof(problems) / sizeof *(problems))
+#define CHECK_ALL(problems)        check_all(problems, sizeof(problems) / sizeof *(problems), false)
+#define CHECK_ALL_AFFINE(problems) check_all(problems, sizeof(problems) / sizeof *(problems), true)
 
 /* ---- tests ---- */
 
@@ -301,7 +221,7 @@ static void test_dispatch(void **state)
     assert_non_null(dck_kernels_for(NULL));
     assert_non_null(dck_kernels_for("portable"));
     assert_null(dck_kernels_for("avx9000"));
-    for (size_t i = 0; i < sizeof isas / sizeof *isas; i++)
+    for (size_t i = 0; i < ISAS; i++)
         if (dck_kernels_for(isas[i]))
             assert_string_equal(dck_kernels_for(isas[i])->isa, isas[i]);
 }
@@ -347,7 +267,7 @@ static void test_depthwise(void **state)
         {CONV(3, 2, 0, 1, 3, 17), 17, 17, 9, 9}, {CONV(1, 2, -1, 1, 1, 3), 3, 3, 5, 6},
         {CONV(3, 1, 0, 0, 1, 2), 2, 2, 3, 3},    {CONV(4, 3, 5, 4, 2, 2), 2, 2, 6, 5},
     };
-    CHECK_ALL(problems);
+    CHECK_ALL_AFFINE(problems);
 }
 
 static void test_dense(void **state)
