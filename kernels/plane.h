@@ -66,8 +66,8 @@ static inline int dck_blocks_of(int n)
     return (n + DCK_LANES - 1) / DCK_LANES;
 }
 
-/* What reading channel c of a view does to what is stored there; nothing changes by 1 * x + 0. Forward and backward must
- * agree on the last bit (which position was the maximum?): everyone reads by dck_read(). */
+/* What reading a channel of a view does to what is stored there; 1 * x + 0 changes nothing. Forward and backward must
+ * agree to the last bit (which position was the maximum?): everyone reads by dck_read(). */
 typedef struct dck_on_load {
     float scale, shift;
 } dck_on_load;
