@@ -27,15 +27,32 @@ typedef struct dck_gather {
     bool relu;
 } dck_gather;
 
-/* panel[r][p] for rows first_row.. (channel * n_taps + tap) and pixels first_pixel..; ld: pixels from row to row.
- * image: the first channel's plane of one block. */
-void DCK(gather)(const dck_gather *g, const float *image, int first_row, int rows, int first_pixel, int pixels,
+/* The planes of one block that are gathered, and what is done to them on the way: nothing, a view's affine, or what
+ * dck_grad says (y not NULL). */
+typedef struct dck_source {
+    const float *image, *y; /* the first channel's plane */
+    const float *change;    /* of the first channel: affine or factors; NULL: none */
+    int lanes;              /* gradients are zero from this lane on */
+} dck_source;
+
+/* panel[r][p] for rows first_row.. (channel * n_taps + tap) and pixels first_pixel..; ld: pixels from row to row. */
+void DCK(gather)(const dck_gather *g, dck_source from, int first_row, int rows, int first_pixel, int pixels,
                  float *panel, int ld);
 
-/* out[i][p] (+)= (mask[i][p] > 0 ?) sum_r a[i][r] * panel[r][p]; ld_*: floats (a), pixels (others) from row to row.
- * mask NULL: none. */
-void DCK(product)(const float *a, size_t ld_a, const float *panel, int ld, int rows, int m, int pixels, float *out,
-                  size_t ld_out, bool add, const float *mask, size_t ld_mask);
+/* Where a product goes: to[i][p] (+)= it where mask[i][p] > 0. */
+typedef struct dck_output {
+    float *to;
+    size_t ld; /* pixels from row to row */
+    bool add;
+    const float *mask; /* NULL: none */
+    size_t ld_mask;
+    const float *affine; /* of the mask's first row; NULL: none */
+    dck_vec *sums;       /* [i][2] += what was written and its square, over all pixels; NULL: not wanted */
+    int lanes;           /* in sums */
+} dck_output;
+
+/* to = sum_r a[i][r] * panel[r][p]; ld_a: floats, ld: pixels from row to row. */
+void DCK(product)(const float *a, size_t ld_a, const float *panel, int ld, int rows, int m, int pixels, dck_output out);
 
 /* out[i][r] += sum over pixels and images of left[i][p] * right[r][p]. */
 void DCK(outer_product)(const float *left, int m, const float *right, int rows, int ld, int pixels, float *out,
@@ -48,7 +65,7 @@ void DCK(sum_partials)(const float *partial, int units, size_t count, float *dw)
 size_t DCK(dense_forward_scratch_bytes)(const dck_conv *k, int threads);
 void DCK(dense_forward)(const dck_conv *k, dck_view x, const float *w, dck_view y, int n, dck_moments moments,
                         void *scratch, int threads);
-int DCK(dense_parts)(dck_view y);
+int DCK(dense_parts)(dck_view y); /* depends on its height and width only */
 size_t DCK(dense_backward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int blocks, int threads);
 void DCK(dense_backward)(const dck_conv *k, dck_view x, const float *w, dck_grad dy, dck_view dx, bool accumulate,
                          float *dw, int n, void *scratch, int threads);
@@ -58,6 +75,15 @@ void DCK(depthwise_forward)(const dck_conv *k, dck_view x, const float *w, dck_v
 size_t DCK(depthwise_backward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int blocks, int threads);
 void DCK(depthwise_backward)(const dck_conv *k, dck_view x, const float *w, dck_view dy, dck_view dx, bool accumulate,
                              float *dw, int blocks, void *scratch, int threads);
+
+/* Which lanes of vector v of a pixel are below `lanes`. */
+DCK_INLINE dck_mask dck_first_lanes(int lanes, int v)
+{
+    dck_mask mask = {0};
+    for (int i = 0; i < DCK_VECTOR; i++)
+        mask[i] = v * DCK_VECTOR + i < lanes ? -1 : 0;
+    return mask;
+}
 
 /* Scratch is cut into pieces that begin on a cache line. */
 DCK_INLINE size_t dck_lines(size_t bytes)

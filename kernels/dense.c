@@ -45,29 +45,48 @@ static int leading(int pixels)
 typedef struct pass {
     dck_gather gather;
     dck_view from, to, mask; /* mask.data NULL: none */
-    const float *a;          /* [groups * m][rows] */
-    int groups, m, rows;     /* m, rows: of one group */
+    dck_grad grad;           /* from is the dz of this one, if it has factors */
+    dck_moments moments;
+    int n;               /* images */
+    const float *a;      /* [groups * m][rows] */
+    int groups, m, rows; /* m, rows: of one group */
     int grid_h, step, phase_y, phase_x;
     bool add;
 } pass;
 
-/* One row of pixels from a compact panel to every step-th place. */
-static void scatter_run(const float *from, int pixels, int step, float *out, const float *mask, bool add)
+static dck_source source_of(dck_view x, int block, int channel)
 {
+    return (dck_source){.image = dck_plane(x, block, channel), .change = x.affine ? x.affine + 2 * channel : NULL};
+}
+
+static dck_source source_of_gradient(const dck_grad *dy, int n, int block, int channel)
+{
+    dck_source from = {.image = dck_plane(dy->dz, block, channel), .lanes = dck_lanes_of(block, n)};
+    if (dy->factors) {
+        from.y = dck_plane(dy->y, block, channel);
+        from.change = dy->factors + 3 * channel;
+    }
+    return from;
+}
+
+/* One row of pixels from a compact panel to every step-th place. */
+static void scatter_run(const float *from, int pixels, int step, float *out, const float *mask, const float *affine,
+                        bool add)
+{
+    const dck_vec a = dck_set(affine ? affine[0] : 1), b = dck_set(affine ? affine[1] : 0);
     for (int p = 0; p < pixels; p++)
         for (int v = 0; v < DCK_PER_PIXEL; v++) {
             const size_t at = (size_t)p * step * DCK_PER_PIXEL + v;
             dck_vec value = ((const dck_vec *)from)[p * DCK_PER_PIXEL + v], *to = (dck_vec *)out + at;
             if (mask)
-                value = dck_where(((const dck_vec *)mask)[at] > (dck_vec){0}, value);
+                value = dck_where(a * ((const dck_vec *)mask)[at] + b > (dck_vec){0}, value);
             if (add)
                 value += *to;
             *to = value;
         }
 }
 
-static void scatter(const pass *s, const float *result, int ld, int m, int first_pixel, int pixels, float *out,
-                    const float *mask, bool add)
+static void scatter(const pass *s, const float *result, int ld, int m, int first_pixel, int pixels, dck_output out)
 {
     const int w = s->gather.grid_w;
     for (int i = 0; i < m; i++) {
@@ -76,41 +95,62 @@ static void scatter(const pass *s, const float *result, int ld, int m, int first
             run = w - x < pixels - p ? w - x : pixels - p;
             size_t at = i * dck_plane_floats(s->to) +
                         ((size_t)(y * s->step + s->phase_y) * s->to.w + x * s->step + s->phase_x) * DCK_LANES;
-            scatter_run(result + ((size_t)i * ld + p) * DCK_LANES, run, s->step, out + at, mask ? mask + at : NULL,
-                        add);
+            scatter_run(result + ((size_t)i * ld + p) * DCK_LANES, run, s->step, out.to + at,
+                        out.mask ? out.mask + at : NULL, out.affine ? out.affine + 2 * i : NULL, out.add);
         }
     }
+}
+
+/* part: of the block; sums: [m][2]. */
+static void write_moments(const pass *s, const dck_vec *sums, int block, int channel, int m, int part)
+{
+    const size_t parts = DCK(dense_parts)(s->to);
+    double *to = s->moments.sums + 2 * ((block * parts + part) * s->moments.channels + channel);
+    for (int i = 0; i < 2 * m; i++)
+        to[i] = dck_sum_lanes(sums[i]);
 }
 
 /* Outputs first..first + m of a group, one chunk of pixels, one block. */
 static void pass_chunk(const pass *s, int block, int group, int first, int m, int first_pixel, int pixels, float *panel,
                        float *result)
 {
-    const float *image = s->from.data + block * s->from.stride +
-                         (size_t)group * (s->from.c / s->groups) * s->gather.h * s->gather.w * DCK_LANES;
-    const size_t plane = dck_plane_floats(s->to), channel = (size_t)group * s->m + first;
-    float *out = s->to.data + block * s->to.stride + channel * plane;
-    const float *mask = s->mask.data ? s->mask.data + block * s->mask.stride + channel * plane : NULL;
-    const float *a = s->a + channel * s->rows;
+    const int in = group * (s->from.c / s->groups), channel = group * s->m + first;
+    const dck_source from =
+        s->grad.factors ? source_of_gradient(&s->grad, s->n, block, in) : source_of(s->from, block, in);
+    const size_t plane = dck_plane_floats(s->to), at = (size_t)first_pixel * DCK_LANES;
+    const float *a = s->a + (size_t)channel * s->rows;
     const int ld = leading(pixels);
     const cut ranges = cut_rows(s->rows);
+    dck_output out = {.to = dck_plane(s->to, block, channel), .ld = plane / DCK_LANES, .ld_mask = plane / DCK_LANES};
+    if (s->mask.data) {
+        out.mask = dck_plane(s->mask, block, channel);
+        out.affine = s->mask.affine ? s->mask.affine + 2 * channel : NULL;
+    }
+    dck_vec sums[DCK_PANEL_ROWS][2];
     for (int i = 0, n = ranges.count > 0 ? ranges.count : 1; i < n; i++) {
         int row = i * ranges.size, rows = cut_length(ranges, i, s->rows);
-        bool add = s->add || i > 0;
-        DCK(gather)(&s->gather, image, row, rows, first_pixel, pixels, panel, ld);
+        out.add = s->add || i > 0;
+        DCK(gather)(&s->gather, from, row, rows, first_pixel, pixels, panel, ld);
         if (s->step == 1) {
-            size_t at = (size_t)first_pixel * DCK_LANES;
-            DCK(product)
-            (a + row, s->rows, panel, ld, rows, m, pixels, out + at, plane / DCK_LANES, add, mask ? mask + at : NULL,
-             plane / DCK_LANES);
+            dck_output here = out;
+            here.to += at;
+            here.mask = out.mask ? out.mask + at : NULL;
+            if (s->moments.sums && i == n - 1) {
+                memset(sums, 0, sizeof sums);
+                here.sums = *sums;
+                here.lanes = dck_lanes_of(block, s->n);
+            }
+            DCK(product)(a + row, s->rows, panel, ld, rows, m, pixels, here);
         } else {
-            DCK(product)(a + row, s->rows, panel, ld, rows, m, pixels, result, ld, false, NULL, 0);
-            scatter(s, result, ld, m, first_pixel, pixels, out, mask, add);
+            DCK(product)(a + row, s->rows, panel, ld, rows, m, pixels, (dck_output){.to = result, .ld = ld});
+            scatter(s, result, ld, m, first_pixel, pixels, out);
         }
     }
+    if (s->moments.sums)
+        write_moments(s, *sums, block, channel, m, first_pixel / cut_pixels(s->to.h * s->to.w).size);
 }
 
-static void run_pass(const pass *s, int blocks, char *panels, int threads)
+static void run_pass(const pass *s, char *panels, int threads)
 {
     const int grid = s->grid_h * s->gather.grid_w;
     if (grid == 0)
@@ -121,7 +161,7 @@ static void run_pass(const pass *s, int blocks, char *panels, int threads)
         float *panel = (float *)(panels + (size_t)omp_get_thread_num() * 2 * DCK_PANEL_BYTES);
         float *result = panel + DCK_PANEL_BYTES / sizeof(float);
 #pragma omp for collapse(4) schedule(static)
-        for (int block = 0; block < blocks; block++)
+        for (int block = 0; block < dck_blocks_of(s->n); block++)
             for (int group = 0; group < s->groups; group++)
                 for (int range = 0; range < ranges.count; range++)
                     for (int chunk = 0; chunk < chunks.count; chunk++)
@@ -158,24 +198,24 @@ size_t DCK(dense_forward_scratch_bytes)(const dck_conv *k, int threads)
 
 int DCK(dense_parts)(dck_view y)
 {
-    (void)y;
-    return 0;
+    return cut_pixels(y.h * y.w).count;
 }
 
 void DCK(dense_forward)(const dck_conv *k, dck_view x, const float *w, dck_view y, int n, dck_moments moments,
                         void *scratch, int threads)
 {
-    (void)moments;
     pass s = {.gather = forward_gather(k, x, y, scratch),
               .from = x,
               .to = y,
+              .moments = moments,
+              .n = n,
               .a = w,
               .groups = k->groups,
               .m = y.c / k->groups,
               .grid_h = y.h,
               .step = 1};
     s.rows = x.c / k->groups * s.gather.n_taps;
-    run_pass(&s, dck_blocks_of(n), (char *)scratch + taps_bytes(k), threads);
+    run_pass(&s, (char *)scratch + taps_bytes(k), threads);
 }
 
 /* ---- backward ---- */
@@ -249,24 +289,26 @@ static void transpose_phase(const dck_conv *k, int in, int out, int n_taps, int 
     }
 }
 
-static void backward_data(const dck_conv *k, dck_view x, const float *w, dck_view dy, dck_view dx, bool accumulate,
-                          int blocks, const backward_scratch *memory, int threads)
+static void backward_data(const dck_conv *k, dck_view x, const float *w, const dck_grad *dy, dck_view dx,
+                          bool accumulate, int n, const backward_scratch *memory, int threads)
 {
-    const int s = k->stride, in = x.c / k->groups, out = dy.c / k->groups;
+    const int s = k->stride, in = x.c / k->groups, out = dy->dz.c / k->groups;
     for (int phase_y = 0; phase_y < s && phase_y < x.h; phase_y++)
         for (int phase_x = 0; phase_x < s && phase_x < x.w; phase_x++) {
-            int n = phase_taps(k, phase_y, phase_x, memory->tap);
-            if (n == 0 && accumulate)
+            int taps = phase_taps(k, phase_y, phase_x, memory->tap);
+            if (taps == 0 && accumulate)
                 continue;
-            transpose_phase(k, in, out, n, phase_y, phase_x, w, memory->transposed, threads);
+            transpose_phase(k, in, out, taps, phase_y, phase_x, w, memory->transposed, threads);
             int grid_w = (x.w - phase_x + s - 1) / s;
-            pass p = {.gather = {dy.h, dy.w, grid_w, 1, n, memory->tap, false},
-                      .from = dy,
+            pass p = {.gather = {dy->dz.h, dy->dz.w, grid_w, 1, taps, memory->tap, false},
+                      .from = dy->dz,
+                      .grad = *dy,
                       .to = dx,
+                      .n = n,
                       .a = memory->transposed,
                       .groups = k->groups,
                       .m = in,
-                      .rows = out * n,
+                      .rows = out * taps,
                       .grid_h = (x.h - phase_y + s - 1) / s,
                       .step = s,
                       .phase_y = phase_y,
@@ -274,32 +316,32 @@ static void backward_data(const dck_conv *k, dck_view x, const float *w, dck_vie
                       .add = accumulate};
             if (k->relu)
                 p.mask = x;
-            run_pass(&p, blocks, memory->panels, threads);
+            run_pass(&p, memory->panels, threads);
         }
 }
 
 typedef struct weight_pass {
     dck_gather x_gather, dy_gather;
-    dck_view x, dy;
-    int groups, m, rows;
+    dck_view x;
+    dck_grad dy;
+    int n, groups, m, rows;
     cut chunks, units, ranges, row_ranges;
     float *partial;
     size_t weights;
 } weight_pass;
 
 /* One unit's sums for outputs first..first + m of a group. */
-static void weight_unit(const weight_pass *s, int items, int unit, int group, int range, float *dy_panel,
-                        float *x_panel)
+static void weight_unit(const weight_pass *s, int unit, int group, int range, float *dy_panel, float *x_panel)
 {
-    const int grid = s->dy.h * s->dy.w, first = range * s->ranges.size, m = cut_length(s->ranges, range, s->m);
-    const int in = s->x.c / s->groups;
+    const int grid = s->dy.dz.h * s->dy.dz.w, first = range * s->ranges.size, m = cut_length(s->ranges, range, s->m);
+    const int in = s->x.c / s->groups, items = dck_blocks_of(s->n) * s->chunks.count;
     float *sum = s->partial + unit * s->weights + ((size_t)group * s->m + first) * s->rows;
     memset(sum, 0, (size_t)m * s->rows * sizeof(float));
     for (int item = unit * s->units.size, i = 0; i < cut_length(s->units, unit, items); i++, item++) {
         int block = item / s->chunks.count, chunk = item % s->chunks.count;
         int first_pixel = chunk * s->chunks.size, pixels = cut_length(s->chunks, chunk, grid), ld = leading(pixels);
-        const float *dy = s->dy.data + block * s->dy.stride + (size_t)group * s->m * dck_plane_floats(s->dy);
-        const float *x = s->x.data + block * s->x.stride + (size_t)group * in * dck_plane_floats(s->x);
+        const dck_source dy = source_of_gradient(&s->dy, s->n, block, group * s->m);
+        const dck_source x = source_of(s->x, block, group * in);
         DCK(gather)(&s->dy_gather, dy, first, m, first_pixel, pixels, dy_panel, ld);
         for (int j = 0; j < s->row_ranges.count; j++) {
             int row = j * s->row_ranges.size, rows = cut_length(s->row_ranges, j, s->rows);
@@ -309,18 +351,20 @@ static void weight_unit(const weight_pass *s, int items, int unit, int group, in
     }
 }
 
-static void backward_weights(const dck_conv *k, dck_view x, dck_view dy, float *dw, int blocks,
+static void backward_weights(const dck_conv *k, dck_view x, const dck_grad *gradient, float *dw, int n,
                              const backward_scratch *memory, int threads)
 {
+    const dck_view dy = gradient->dz;
     const dck_tap here = {0, 0};
     weight_pass s = {.x_gather = forward_gather(k, x, dy, memory->tap),
                      .dy_gather = {dy.h, dy.w, dy.w, 1, 1, &here, false},
                      .x = x,
-                     .dy = dy,
+                     .dy = *gradient,
+                     .n = n,
                      .groups = k->groups,
                      .m = dy.c / k->groups,
                      .chunks = cut_pixels(dy.h * dy.w),
-                     .units = cut_units(dy, blocks),
+                     .units = cut_units(dy, dck_blocks_of(n)),
                      .partial = memory->partial,
                      .weights = weight_count(k, x, dy)};
     s.rows = x.c / k->groups * s.x_gather.n_taps;
@@ -333,8 +377,7 @@ static void backward_weights(const dck_conv *k, dck_view x, dck_view dy, float *
         for (int unit = 0; unit < s.units.count; unit++)
             for (int group = 0; group < s.groups; group++)
                 for (int range = 0; range < s.ranges.count; range++)
-                    weight_unit(&s, blocks * s.chunks.count, unit, group, range, panel,
-                                panel + DCK_PANEL_BYTES / sizeof(float));
+                    weight_unit(&s, unit, group, range, panel, panel + DCK_PANEL_BYTES / sizeof(float));
         DCK(sum_partials)(s.partial, s.units.count, s.weights, dw);
     }
 }
@@ -342,10 +385,9 @@ static void backward_weights(const dck_conv *k, dck_view x, dck_view dy, float *
 void DCK(dense_backward)(const dck_conv *k, dck_view x, const float *w, dck_grad dy, dck_view dx, bool accumulate,
                          float *dw, int n, void *scratch, int threads)
 {
-    const int blocks = dck_blocks_of(n);
-    backward_scratch memory = lay_out(k, x, dy.dz, blocks, threads, scratch);
+    const backward_scratch memory = lay_out(k, x, dy.dz, dck_blocks_of(n), threads, scratch);
     if (dw)
-        backward_weights(k, x, dy.dz, dw, blocks, &memory, threads);
+        backward_weights(k, x, &dy, dw, n, &memory, threads);
     if (dx.data)
-        backward_data(k, x, w, dy.dz, dx, accumulate, blocks, &memory, threads);
+        backward_data(k, x, w, &dy, dx, accumulate, n, &memory, threads);
 }

@@ -21,21 +21,57 @@ enum {
 
 /* ---- gather ---- */
 
-/* ahead: floats from here to what is wanted next, called into the cache while this is copied; rows of a panel are
- * short, far apart, and begin anew before the hardware has seen a pattern. */
-static void copy_run(const float *restrict from, int step, float *restrict to, int pixels, bool relu, size_t ahead)
+/* What is done to a run of pixels: copied with `change` applied, then ReLU. */
+typedef struct run {
+    const float *from, *y; /* as in dck_source, of one channel */
+    const float *change;
+    const dck_mask *lanes; /* [DCK_PER_PIXEL] */
+    int step;
+    /* floats from here to what is wanted next, called into the cache while this is copied; rows of a panel are short,
+     * far apart, and begin anew before the hardware has seen a pattern. */
+    size_t ahead;
+} run;
+
+DCK_INLINE void copy_as(const run *r, float *restrict to, int pixels, bool affine, bool gradient, bool relu)
 {
-    for (int p = 0; p < pixels; p++, from += (size_t)step * DCK_LANES, to += DCK_LANES) {
-        const dck_vec *x = (const dck_vec *)from;
-        dck_vec *y = (dck_vec *)to;
-        __builtin_prefetch(from + ahead);
-        for (int v = 0; v < DCK_PER_PIXEL; v++)
-            y[v] = relu ? dck_relu(x[v]) : (dck_vec)x[v];
+    const float *from = r->from, *y = r->y;
+    const size_t step = (size_t)r->step * DCK_LANES;
+    const dck_vec a = dck_set(affine || gradient ? r->change[0] : 1),
+                  b = dck_set(affine || gradient ? r->change[1] : 0);
+    const dck_vec c = dck_set(gradient ? r->change[2] : 0);
+    for (int p = 0; p < pixels; p++, from += step, to += DCK_LANES) {
+        __builtin_prefetch(from + r->ahead);
+        if (gradient)
+            __builtin_prefetch(y + r->ahead);
+        for (int v = 0; v < DCK_PER_PIXEL; v++) {
+            dck_vec x = ((const dck_vec *)from)[v];
+            if (affine)
+                x = a * x + b;
+            if (gradient)
+                x = dck_where(r->lanes[v], a * x + (b * ((const dck_vec *)y)[v] + c));
+            ((dck_vec *)to)[v] = relu ? dck_relu(x) : x;
+        }
+        if (gradient)
+            y += step;
     }
 }
 
-/* One run of grid pixels in a row of the image: column x0, x0 + step, ... */
-static void gather_run(const dck_gather *g, const float *row, int x0, int pixels, float *to, size_t ahead)
+static void copy_run(const run *r, float *to, int pixels, bool relu)
+{
+    if (r->y)
+        copy_as(r, to, pixels, false, true, false);
+    else if (r->change && relu)
+        copy_as(r, to, pixels, true, false, true);
+    else if (r->change)
+        copy_as(r, to, pixels, true, false, false);
+    else if (relu)
+        copy_as(r, to, pixels, false, false, true);
+    else
+        copy_as(r, to, pixels, false, false, false);
+}
+
+/* One run of grid pixels in a row of the image: column x0, x0 + step, ... r: that row. */
+static void gather_run(const dck_gather *g, run r, int x0, int pixels, float *to)
 {
     int begin = x0 >= 0 ? 0 : (-x0 + g->step - 1) / g->step;
     int end = x0 >= g->w ? 0 : (g->w - 1 - x0) / g->step + 1;
@@ -44,34 +80,56 @@ static void gather_run(const dck_gather *g, const float *row, int x0, int pixels
         memset(to, 0, (size_t)pixels * DCK_PIXEL_BYTES);
         return;
     }
+    const ptrdiff_t first = ((ptrdiff_t)x0 + begin * g->step) * DCK_LANES;
+    r.from += first;
+    r.y = r.y ? r.y + first : NULL;
     memset(to, 0, (size_t)begin * DCK_PIXEL_BYTES);
-    copy_run(row + (x0 + begin * g->step) * DCK_LANES, g->step, to + begin * DCK_LANES, end - begin, g->relu, ahead);
+    copy_run(&r, to + begin * DCK_LANES, end - begin, g->relu);
     memset(to + end * DCK_LANES, 0, (size_t)(pixels - end) * DCK_PIXEL_BYTES);
 }
 
-void DCK(gather)(const dck_gather *g, const float *image, int first_row, int rows, int first_pixel, int pixels,
-                 float *panel, int ld)
+/* One row of a panel, of a plane that the tap reads. */
+static void gather_row(const dck_gather *g, const run *plane, dck_tap tap, int first_pixel, int pixels, float *to)
 {
-    bool plain = g->step == 1 && g->n_taps == 1 && g->tap->y == 0 && g->tap->x == 0 && g->grid_w == g->w &&
-                 first_pixel + pixels <= g->h * g->w;
-    for (int r = 0; r < rows; r++, panel += (size_t)ld * DCK_LANES) {
-        const float *plane = image + (size_t)((first_row + r) / g->n_taps) * g->h * g->w * DCK_LANES;
-        size_t ahead = r + g->n_taps < rows ? (size_t)g->h * g->w * DCK_LANES : 0; /* the next channel */
-        if (plain) {
-            copy_run(plane + (size_t)first_pixel * DCK_LANES, 1, panel, pixels, g->relu, ahead);
+    int grid_y = first_pixel / g->grid_w, grid_x = first_pixel % g->grid_w;
+    for (int p = 0, n; p < pixels; p += n, grid_y++, grid_x = 0, to += (size_t)n * DCK_LANES) {
+        n = g->grid_w - grid_x < pixels - p ? g->grid_w - grid_x : pixels - p;
+        int y = grid_y * g->step + tap.y;
+        if (y < 0 || y >= g->h) {
+            memset(to, 0, (size_t)n * DCK_PIXEL_BYTES);
             continue;
         }
-        dck_tap tap = g->tap[(first_row + r) % g->n_taps];
-        int grid_y = first_pixel / g->grid_w, grid_x = first_pixel % g->grid_w;
-        for (int p = 0; p < pixels; grid_y++, grid_x = 0) {
-            int run = g->grid_w - grid_x < pixels - p ? g->grid_w - grid_x : pixels - p;
-            int y = grid_y * g->step + tap.y;
-            float *to = panel + (size_t)p * DCK_LANES;
-            if (y < 0 || y >= g->h)
-                memset(to, 0, (size_t)run * DCK_PIXEL_BYTES);
-            else
-                gather_run(g, plane + (size_t)y * g->w * DCK_LANES, grid_x * g->step + tap.x, run, to, ahead);
-            p += run;
+        run row = *plane;
+        row.from += (size_t)y * g->w * DCK_LANES;
+        row.y = row.y ? row.y + (size_t)y * g->w * DCK_LANES : NULL;
+        gather_run(g, row, grid_x * g->step + tap.x, n, to);
+    }
+}
+
+void DCK(gather)(const dck_gather *g, dck_source from, int first_row, int rows, int first_pixel, int pixels,
+                 float *panel, int ld)
+{
+    const bool plain = g->step == 1 && g->n_taps == 1 && g->tap->y == 0 && g->tap->x == 0 && g->grid_w == g->w &&
+                       first_pixel + pixels <= g->h * g->w;
+    const size_t plane = (size_t)g->h * g->w * DCK_LANES;
+    dck_mask lanes[DCK_PER_PIXEL];
+    for (int v = 0; v < DCK_PER_PIXEL; v++)
+        lanes[v] = dck_first_lanes(from.lanes, v);
+    for (int r = 0; r < rows; r++, panel += (size_t)ld * DCK_LANES) {
+        const int channel = (first_row + r) / g->n_taps;
+        run line = {.from = from.image + channel * plane, .lanes = lanes, .step = g->step};
+        if (from.y)
+            line.y = from.y + channel * plane;
+        if (from.change)
+            line.change = from.change + channel * (from.y ? 3 : 2);
+        line.ahead = r + g->n_taps < rows ? plane : 0; /* the next channel */
+        if (plain) {
+            const size_t first = (size_t)first_pixel * DCK_LANES;
+            line.from += first;
+            line.y = line.y ? line.y + first : NULL;
+            copy_run(&line, panel, pixels, g->relu);
+        } else {
+            gather_row(g, &line, g->tap[(first_row + r) % g->n_taps], first_pixel, pixels, panel);
         }
     }
 }
@@ -81,9 +139,25 @@ void DCK(gather)(const dck_gather *g, const float *image, int first_row, int row
 typedef struct output {
     dck_vec *to;
     const dck_vec *mask;
+    const float *affine;
+    dck_vec *sums;
+    const dck_mask *lanes; /* of the vectors from `to` on */
     size_t ld, ld_mask;
     bool add;
 } output;
+
+/* Rows i..i + m, vectors j.. of what a product writes to. */
+static output output_at(const dck_output *out, const dck_mask *lanes, int i, int j)
+{
+    return (output){.to = (dck_vec *)out->to + i * out->ld * DCK_PER_PIXEL + j,
+                    .mask = out->mask ? (const dck_vec *)out->mask + i * out->ld_mask * DCK_PER_PIXEL + j : NULL,
+                    .affine = out->affine ? out->affine + 2 * i : NULL,
+                    .sums = out->sums ? out->sums + 2 * i : NULL,
+                    .lanes = lanes,
+                    .ld = out->ld * DCK_PER_PIXEL,
+                    .ld_mask = out->ld_mask * DCK_PER_PIXEL,
+                    .add = out->add};
+}
 
 DCK_INLINE void product_tile(int m, int n, const float *restrict a, size_t ld_a, const dck_vec *restrict b, size_t ld,
                              int rows, output out)
@@ -113,23 +187,43 @@ DCK_INLINE void product_tile(int m, int n, const float *restrict a, size_t ld_a,
     for (int j = 0; j < n; j++) {
         dck_vec *to = &out.to[i * out.ld + j];
         dck_vec value = sum[i][j];
-        if (out.mask)
-            value = dck_where(out.mask[i * out.ld_mask + j] > (dck_vec){0}, value);
+        if (out.mask) {
+            dck_vec x = out.mask[i * out.ld_mask + j];
+            if (out.affine)
+                x = out.affine[2 * i] * x + out.affine[2 * i + 1];
+            value = dck_where(x > (dck_vec){0}, value);
+        }
         if (out.add)
             value += *to;
-        *to = value;
+        *to = sum[i][j] = value;
+    }
+    if (out.sums)
+        DCK_UNROLL
+    for (int i = 0; i < m; i++) {
+        dck_vec first = {0}, second = {0};
+        DCK_UNROLL
+        for (int j = 0; j < n; j++) {
+            dck_vec value = dck_where(out.lanes[j], sum[i][j]);
+            first += value;
+            second += value * value;
+        }
+        out.sums[2 * i] += first;
+        out.sums[2 * i + 1] += second;
     }
 }
 
 DCK_INLINE void product_strip(int m, const float *a, size_t ld_a, const dck_vec *b, size_t ld, int rows, int n,
                               output out)
 {
+    const dck_mask *lanes = out.lanes;
     int j = 0;
     for (; j + TILE_V <= n; j += TILE_V) {
+        out.lanes = lanes + j % DCK_PER_PIXEL;
         product_tile(m, TILE_V, a, ld_a, b + j, ld, rows, out);
         out.to += TILE_V;
         out.mask += out.mask ? TILE_V : 0;
     }
+    out.lanes = lanes + j % DCK_PER_PIXEL;
     if (n - j == 2)
         product_tile(m, 2, a, ld_a, b + j, ld, rows, out);
     else if (n - j == 1)
@@ -141,21 +235,21 @@ static int tile_below(int m)
     return m >= 8 && TILE_M == 8 ? 8 : m >= 4 ? 4 : m >= 2 ? 2 : 1;
 }
 
-void DCK(product)(const float *a, size_t ld_a, const float *panel, int ld, int rows, int m, int pixels, float *out,
-                  size_t ld_out, bool add, const float *mask, size_t ld_mask)
+void DCK(product)(const float *a, size_t ld_a, const float *panel, int ld, int rows, int m, int pixels, dck_output out)
 {
     const int whole = TILE_V * DCK_PER_PIXEL; /* so that strips begin on cache lines */
     int strip = STRIP_BYTES / (rows > 0 ? rows : 1) / (int)sizeof(dck_vec) / whole * whole;
     strip = strip > whole ? strip : whole;
     const dck_vec *b = (const dck_vec *)panel;
     const size_t ld_b = (size_t)ld * DCK_PER_PIXEL;
+    dck_mask lanes[DCK_PER_PIXEL + TILE_V];
+    for (int v = 0; v < DCK_PER_PIXEL + TILE_V; v++)
+        lanes[v] = dck_first_lanes(out.lanes, v % DCK_PER_PIXEL);
     for (int j = 0, n = pixels * DCK_PER_PIXEL; j < n; j += strip) {
         int width = n - j < strip ? n - j : strip;
         for (int i = 0, tile; i < m; i += tile) {
             tile = tile_below(m - i);
-            output to = {(dck_vec *)out + i * ld_out * DCK_PER_PIXEL + j,
-                         mask ? (const dck_vec *)mask + i * ld_mask * DCK_PER_PIXEL + j : NULL, ld_out * DCK_PER_PIXEL,
-                         ld_mask * DCK_PER_PIXEL, add};
+            const output to = output_at(&out, lanes, i, j);
             const float *rows_a = a + (size_t)i * ld_a;
             if (tile == 8 && TILE_M == 8)
                 product_strip(TILE_M, rows_a, ld_a, b + j, ld_b, rows, width, to);
