@@ -1,26 +1,22 @@
 /* Depthwise convolution of any kernel, stride, dilation and padding.
  *
- * Work is one plane (block, channel). Rows of the input pass once, rectified, into a ring of rows that lie between
- * zeros and stay in the level-1 cache; an output row is then a sum over taps, each an offset into the ring and a
- * weight. The gradient of x is the same over rows of dy: the pixels of x in a phase of the stride share their taps.
- * The gradient of w holds its sums in registers along each row, ten taps at a time.
+ * Work is one plane (block, channel). Rows of the input pass once, scaled, shifted and rectified, into a ring of rows
+ * that lie between zeros and stay in the level-1 cache; an output row is then a sum over taps (taps.c), each an offset
+ * into the ring and a weight. Rows of taps outside of the plane are left out. The gradient of x is the same over rows
+ * of dy: the pixels of x in a phase of the stride share their taps.
  *
  * An image: 2 k^2 operations for each pixel of y; 4 bytes for each pixel read and written. 3x3 is bound by memory (18
- * operations to 8 bytes: it moves data as fast as a copy does), 5x5 by loads from the level-1 cache, nine to eight
- * multiply-adds. AVX2, Zen 3, planes in the level-2 cache: 5x5 on 32x32 forward 60 % of the peak of 111 GFLOP/s a core,
- * gradient of x 50 % (the mask is read as well), of w 46 %; 8x8 planes 45, 35 and 31 %. */
+ * operations to 8 bytes), 5x5 by arithmetic: what is missing is filling the ring, and its stores. AVX2, Zen 3, a batch
+ * of 64: 5x5 on 16 channels of 32x32 forward 67 % of the peak of 110 GFLOP/s a core, gradient of x (the mask is read as
+ * well) and of w 64 %, with dilation 2 68, 64 and 51 %; 64 channels of 8x8 62, 52 and 58 %; 3x3 48, 44 and 51 %, which
+ * moves 23 to 30 GB/s where a copy in memory moves 20. */
 #include "conv.h"
+#include "taps.h"
 
 #include <omp.h>
 #include <string.h>
 
-enum {
-    TILE_PIXELS = DCK_VECTOR / 2 < 8 ? DCK_VECTOR / 2 : 8, /* eight accumulators: two chains' latency of four */
-    GROUP = 10,                                            /* taps of the weight gradient held at once */
-};
-
-/* Rows of one plane between zeros; column c of a row is the plane's column c + left. The last row is all zeros and
- * stands for every row outside of the plane. */
+/* Rows of one plane between zeros; column c of a row is the plane's column c + left. */
 typedef struct ring {
     float *rows;
     int count, width, left;
@@ -29,17 +25,18 @@ typedef struct ring {
     bool relu;
     dck_on_load on_load;
     int filled; /* rows below this one are in the ring */
+    int base;   /* a multiple of count: row y is in slot y - base, or count less */
 } ring;
 
 static size_t ring_bytes(ring r)
 {
-    return (size_t)(r.count + 1) * r.width * DCK_PIXEL_BYTES;
+    return (size_t)r.count * r.width * DCK_PIXEL_BYTES;
 }
 
-static const float *ring_row(const ring *r, int y)
+static float *ring_row(const ring *r, int y)
 {
-    int slot = y < 0 || y >= r->h ? r->count : y % r->count;
-    return r->rows + (size_t)slot * r->width * DCK_LANES;
+    int slot = y - r->base;
+    return r->rows + (size_t)(slot < r->count ? slot : slot - r->count) * r->width * DCK_LANES;
 }
 
 /* What is beside the plane's columns was set to zero once and stays so. */
@@ -47,106 +44,26 @@ static void fill_row(const ring *r, int y)
 {
     int begin = r->left < 0 ? -r->left : 0, end = r->w - r->left < r->width ? r->w - r->left : r->width;
     const dck_vec *restrict from = (const dck_vec *)(r->plane + ((ptrdiff_t)y * r->w + begin + r->left) * DCK_LANES);
-    dck_vec *restrict to = (dck_vec *)(r->rows + ((size_t)(y % r->count) * r->width + begin) * DCK_LANES);
+    dck_vec *restrict to = (dck_vec *)(ring_row(r, y) + (size_t)begin * DCK_LANES);
+    const dck_on_load on_load = r->on_load;
     int n = (end - begin) * DCK_PER_PIXEL;
     if (r->relu)
         for (int i = 0; i < n; i++)
-            to[i] = dck_relu(dck_read(r->on_load, from[i]));
+            to[i] = dck_relu(dck_read(on_load, from[i]));
     else
         for (int i = 0; i < n; i++)
-            to[i] = dck_read(r->on_load, from[i]);
+            to[i] = dck_read(on_load, from[i]);
 }
 
 /* Makes rows first..last present, those of them that the plane has; first never falls. */
 static void ring_advance(ring *r, int first, int last)
 {
+    while (first - r->base >= r->count)
+        r->base += r->count;
     int y = r->filled > first ? r->filled : first;
     for (; y <= last && y < r->h; y++)
         fill_row(r, y);
     r->filled = y;
-}
-
-/* ---- one row: out[p] (+)= sum_ji weight[j][i] * at[j][p + i * step] ---- */
-
-typedef struct taps {
-    int rows, columns;
-    ptrdiff_t step;   /* floats from column to column */
-    const float **at; /* [rows]: pixel 0 of the first column */
-    float *weight;    /* [rows][columns] */
-} taps;
-
-typedef struct row_output {
-    float *out;
-    const float *mask; /* NULL: none; only where it is read as above zero there is something to write */
-    dck_on_load on_load;
-    bool add;
-} row_output;
-
-DCK_INLINE void row_tile(int pixels, int columns, int in_step, int out_step, const taps *t, int first, row_output o)
-{
-    dck_vec sum[TILE_PIXELS * DCK_PER_PIXEL];
-    DCK_UNROLL
-    for (int i = 0; i < pixels * DCK_PER_PIXEL; i++)
-        sum[i] = (dck_vec){0};
-    const float *weight = t->weight;
-    for (int j = 0; j < t->rows; j++) {
-        const float *at = t->at[j] + (size_t)first * in_step * DCK_LANES;
-#pragma GCC unroll 5
-        for (int i = 0; i < columns; i++, at += t->step) {
-            const dck_vec *x = (const dck_vec *)at;
-            dck_vec w = dck_set(*weight++);
-            DCK_UNROLL
-            for (int p = 0; p < pixels; p++)
-                DCK_UNROLL
-            for (int v = 0; v < DCK_PER_PIXEL; v++)
-                sum[p * DCK_PER_PIXEL + v] += w * x[p * in_step * DCK_PER_PIXEL + v];
-        }
-    }
-    DCK_UNROLL
-    for (int p = 0; p < pixels; p++) {
-        size_t at = (size_t)(first + p) * out_step * DCK_LANES;
-        dck_vec *to = (dck_vec *)(o.out + at);
-        DCK_UNROLL
-        for (int v = 0; v < DCK_PER_PIXEL; v++) {
-            dck_vec value = sum[p * DCK_PER_PIXEL + v];
-            if (o.mask)
-                value = dck_where(dck_read(o.on_load, ((const dck_vec *)(o.mask + at))[v]) > (dck_vec){0}, value);
-            if (o.add)
-                value += to[v];
-            to[v] = value;
-        }
-    }
-}
-
-DCK_INLINE void row_steps(int columns, int in_step, int out_step, const taps *t, int pixels, row_output o)
-{
-    int p = 0;
-    for (; p + TILE_PIXELS <= pixels; p += TILE_PIXELS)
-        row_tile(TILE_PIXELS, columns, in_step, out_step, t, p, o);
-    if (TILE_PIXELS > 4 && p + 4 <= pixels) {
-        row_tile(TILE_PIXELS > 4 ? 4 : 1, columns, in_step, out_step, t, p, o);
-        p += 4;
-    }
-    if (TILE_PIXELS > 2 && p + 2 <= pixels) {
-        row_tile(TILE_PIXELS > 2 ? 2 : 1, columns, in_step, out_step, t, p, o);
-        p += 2;
-    }
-    if (p < pixels)
-        row_tile(1, columns, in_step, out_step, t, p, o);
-}
-
-static void row(int in_step, int out_step, const taps *t, int pixels, row_output o)
-{
-    if (in_step == 1 && out_step == 1 && t->columns == 3)
-        row_steps(3, 1, 1, t, pixels, o);
-    else if (in_step == 1 && out_step == 1 && t->columns == 5)
-        row_steps(5, 1, 1, t, pixels, o);
-    else if (in_step == 2 && out_step == 1)
-        row_steps(t->columns, 2, 1, t, pixels, o);
-    else if (in_step == 1 && out_step == 2)
-        row_steps(t->columns, 1, 2, t, pixels, o);
-    else
-        row_steps(t->columns, in_step, out_step, t, pixels, o);
 }
 
 /* ---- scratch ---- */
@@ -164,7 +81,7 @@ static int reach(const dck_conv *k)
 static ring x_ring(const dck_conv *k, dck_view x, dck_view y)
 {
     return (ring){.count = reach(k) + 1,
-                  .width = (y.w - 1) * k->stride + reach(k) + 1,
+                  .width = (y.w - 1 + DCK_SLACK) * k->stride + reach(k) + 1,
                   .left = -k->pad_begin,
                   .h = x.h,
                   .w = x.w,
@@ -175,31 +92,50 @@ static ring dy_ring(const dck_conv *k, dck_view x, dck_view dy)
 {
     int left = floor_divide(k->pad_begin - reach(k), k->stride);
     return (ring){.count = reach(k) / k->stride + 2,
-                  .width = floor_divide(x.w - 1 + k->pad_begin, k->stride) - left + 1,
+                  .width = floor_divide(x.w - 1 + k->pad_begin, k->stride) - left + 1 + DCK_SLACK,
                   .left = left,
                   .h = dy.h,
                   .w = dy.w,
                   .on_load = {1, 0}};
 }
 
+/* Of the taps along one axis only every stride / gcd(stride, dilation)-th reaches the positions phase, phase + stride,
+ * ... of x. */
+typedef struct phase {
+    int first, count; /* of these taps */
+    int dy;           /* what the first of them reaches position `phase` from */
+} phase;
+
 /* One thread's: its rings, the taps of a row and the sums of the weight gradient. */
 typedef struct thread_scratch {
     float *x_rows, *dy_rows;
-    taps taps;
+    const float **at;
+    float *weight;
     dck_vec *sum;
+    phase *phases;
     size_t bytes;
 } thread_scratch;
 
 static thread_scratch lay_out(const dck_conv *k, size_t x_rows, size_t dy_rows, char *memory)
 {
-    size_t size = (size_t)k->kernel * k->kernel, rings = x_rows + dy_rows;
-    size_t sums = dck_lines(size * sizeof(dck_vec)), ats = dck_lines(k->kernel * sizeof(float *));
-    return (thread_scratch){
-        (float *)memory,
-        (float *)(memory + x_rows),
-        {.at = (const float **)(memory + rings + sums), .weight = (float *)(memory + rings + sums + ats)},
-        (dck_vec *)(memory + rings),
-        rings + sums + ats + dck_lines(size * sizeof(float))};
+    const size_t size = (size_t)k->kernel * k->kernel;
+    const size_t bytes[] = {x_rows,
+                            dy_rows,
+                            size * sizeof(dck_vec),
+                            k->kernel * sizeof(float *),
+                            size * sizeof(float),
+                            k->stride * sizeof(phase)};
+    enum { PARTS = sizeof bytes / sizeof *bytes };
+    size_t at[PARTS + 1] = {0};
+    for (int i = 0; i < PARTS; i++)
+        at[i + 1] = at[i] + dck_lines(bytes[i]);
+    return (thread_scratch){(float *)memory,
+                            (float *)(memory + at[1]),
+                            (const float **)(memory + at[3]),
+                            (float *)(memory + at[4]),
+                            (dck_vec *)(memory + at[2]),
+                            (phase *)(memory + at[5]),
+                            at[PARTS]};
 }
 
 static thread_scratch lay_out_forward(const dck_conv *k, dck_view x, dck_view y, char *memory)
@@ -214,15 +150,17 @@ static thread_scratch lay_out_backward(const dck_conv *k, dck_view x, dck_view y
 
 /* ---- forward ---- */
 
-/* The taps of output row y, in the order of the weights. */
-static void x_taps(const dck_conv *k, ring *r, int y, taps *t)
+/* The taps of output row y that lie in the plane; returns the first of their rows. */
+static int x_taps(const dck_conv *k, ring *r, int y, dck_taps *t)
 {
-    int top = y * k->stride - k->pad_begin;
+    int top = y * k->stride - k->pad_begin, first = 0;
     ring_advance(r, top > 0 ? top : 0, top + reach(k));
-    t->rows = t->columns = k->kernel;
-    t->step = (ptrdiff_t)k->dilation * DCK_LANES;
-    for (int j = 0; j < k->kernel; j++)
-        t->at[j] = ring_row(r, top + j * k->dilation);
+    for (; first < k->kernel && top < 0; first++)
+        top += k->dilation;
+    t->rows = 0;
+    for (; first + t->rows < k->kernel && top < r->h; top += k->dilation)
+        t->at[t->rows++] = ring_row(r, top);
+    return first;
 }
 
 size_t DCK(depthwise_forward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int threads)
@@ -238,34 +176,24 @@ void DCK(depthwise_forward)(const dck_conv *k, dck_view x, const float *w, dck_v
     {
         thread_scratch mine = lay_out_forward(k, x, y, (char *)scratch + omp_get_thread_num() * bytes);
         memset(mine.x_rows, 0, ring_bytes(x_ring(k, x, y)));
-#pragma omp for collapse(2) schedule(static)
+#pragma omp for collapse(2) schedule(static) nowait
         for (int block = 0; block < blocks; block++)
             for (int c = 0; c < y.c; c++) {
                 ring r = x_ring(k, x, y);
                 r.rows = mine.x_rows;
                 r.plane = x.data + block * x.stride + c * dck_plane_floats(x);
                 r.on_load = dck_on_load_of(x, c);
-                memcpy(mine.taps.weight, w + c * size, size * sizeof(float));
+                dck_taps t = {.columns = k->kernel, .step = k->dilation, .at = mine.at};
                 float *out = y.data + block * y.stride + c * dck_plane_floats(y);
                 for (int i = 0; i < y.h; i++, out += (size_t)y.w * DCK_LANES) {
-                    x_taps(k, &r, i, &mine.taps);
-                    row(k->stride, 1, &mine.taps, y.w, (row_output){.out = out});
+                    t.weight = w + c * size + x_taps(k, &r, i, &t) * k->kernel;
+                    DCK(tap_row)(k->stride, 1, &t, y.w, (dck_row){.out = out});
                 }
             }
     }
 }
 
 /* ---- backward ---- */
-
-/* Of the taps along one axis only every stride / gcd(stride, dilation)-th reaches a given position of x: the first of
- * them (kernel: none). */
-static int first_tap(const dck_conv *k, int position)
-{
-    int i = 0;
-    while (i < k->kernel && (position + k->pad_begin - i * k->dilation) % k->stride != 0)
-        i++;
-    return i;
-}
 
 static int tap_step(const dck_conv *k)
 {
@@ -275,80 +203,73 @@ static int tap_step(const dck_conv *k)
     return step;
 }
 
-/* The taps of x's pixels (y, phase), (y, phase + stride), ...: pixel 0 is dy's for the first of them. */
-static void dy_taps(const dck_conv *k, ring *r, int y, int phase, const float *w, taps *t)
+static void find_phases(const dck_conv *k, phase *phases)
 {
-    const int last = floor_divide(y + k->pad_begin, k->stride);
-    ring_advance(r, last - r->count + 1 > 0 ? last - r->count + 1 : 0, last);
-    const int step = tap_step(k), first_j = first_tap(k, y), first_i = first_tap(k, phase);
-    const int column = (phase + k->pad_begin - first_i * k->dilation) / k->stride - r->left;
-    t->step = -(ptrdiff_t)(step * k->dilation / k->stride) * DCK_LANES;
-    t->columns = (k->kernel - first_i + step - 1) / step;
-    t->rows = 0;
-    float *weight = t->weight;
-    for (int j = first_j; j < k->kernel; j += step) {
-        int dy = (y + k->pad_begin - j * k->dilation) / k->stride;
-        t->at[t->rows++] = ring_row(r, dy) + (ptrdiff_t)column * DCK_LANES;
-        for (int i = first_i; i < k->kernel; i += step)
-            *weight++ = w[j * k->kernel + i];
+    const int step = tap_step(k);
+    for (int p = 0; p < k->stride; p++) {
+        int i = 0;
+        while (i < k->kernel && (p + k->pad_begin - i * k->dilation) % k->stride != 0)
+            i++;
+        phases[p] = (phase){i, (k->kernel - i + step - 1) / step, (p + k->pad_begin - i * k->dilation) / k->stride};
     }
+}
+
+/* The weights in the order in which phases of rows and, in each, phases of columns want them: columns of taps from
+ * right to left, which over dy is from left to right. */
+static void pack_weights(const dck_conv *k, const phase *phases, int step, const float *w, float *packed)
+{
+    for (int row = 0; row < k->stride; row++)
+        for (int column = 0; column < k->stride; column++)
+            for (int j = phases[row].first; j < k->kernel; j += step)
+                for (int n = phases[column].count; n-- > 0;)
+                    *packed++ = w[j * k->kernel + phases[column].first + n * step];
+}
+
+/* The taps that lie in dy of a row's pixels of a phase; top: the row of dy of the first. t->weight: the phase's. */
+static void dy_taps(const ring *r, phase row, phase column, int top, dck_taps *t)
+{
+    const int left = column.dy - (column.count - 1) * t->step - r->left;
+    t->columns = column.count;
+    t->rows = 0;
+    for (int j = 0; j < row.count && top >= 0; j++, top -= t->step)
+        if (top < r->h)
+            t->at[t->rows++] = ring_row(r, top) + (ptrdiff_t)left * DCK_LANES;
+        else
+            t->weight += t->columns;
 }
 
 /* to: the plane of dx, and of x where it masks. */
-static void backward_data(const dck_conv *k, dck_view x, const float *w, ring *r, taps *t, row_output to)
+static void backward_data(const dck_conv *k, dck_view x, const float *w, ring *r, thread_scratch *mine, dck_row to)
 {
-    for (int y = 0; y < x.h; y++)
-        for (int phase = 0; phase < k->stride && phase < x.w; phase++) {
-            size_t at = ((size_t)y * x.w + phase) * DCK_LANES;
-            dy_taps(k, r, y, phase, w, t);
-            row(1, k->stride, t, (x.w - phase + k->stride - 1) / k->stride,
-                (row_output){to.out + at, to.mask ? to.mask + at : NULL, to.on_load, to.add});
+    const phase *phases = mine->phases;
+    const int step = tap_step(k);
+    dck_taps t = {.at = mine->at, .step = step * k->dilation / k->stride};
+    pack_weights(k, phases, step, w, mine->weight);
+    int last = floor_divide(k->pad_begin, k->stride), beyond = k->pad_begin - last * k->stride; /* of dy's rows */
+    const float *weight = NULL;
+    for (int y = 0, p = 0, outer = 0; y < x.h; y++) { /* y = outer * stride + p */
+        ring_advance(r, last - r->count + 1 > 0 ? last - r->count + 1 : 0, last);
+        if (p == 0)
+            weight = mine->weight;
+        for (int q = 0; q < k->stride; q++) {
+            t.weight = weight;
+            weight += phases[p].count * phases[q].count;
+            if (q >= x.w)
+                continue;
+            size_t at = ((size_t)y * x.w + q) * DCK_LANES;
+            dy_taps(r, phases[p], phases[q], outer + phases[p].dy, &t);
+            DCK(tap_row)
+            (1, k->stride, &t, k->stride == 1 ? x.w : (x.w - q + k->stride - 1) / k->stride,
+             (dck_row){to.out + at, to.mask ? to.mask + at : NULL, to.on_load, to.add});
         }
-}
-
-/* n sums along one row of dy; x[t]: the pixels under tap t. */
-DCK_INLINE void weight_row(int n, const dck_vec *const *taps_at, int step, const dck_vec *restrict dy, int pixels,
-                           dck_vec *restrict sums)
-{
-    dck_vec sum[GROUP];
-    const dck_vec *x[GROUP];
-    DCK_UNROLL
-    for (int t = 0; t < n; t++) {
-        sum[t] = sums[t];
-        x[t] = taps_at[t];
-    }
-    for (int p = 0; p < pixels; p++)
-        DCK_UNROLL
-    for (int v = 0; v < DCK_PER_PIXEL; v++) {
-        dck_vec g = dy[p * DCK_PER_PIXEL + v];
-        DCK_UNROLL
-        for (int t = 0; t < n; t++)
-            sum[t] += g * x[t][(size_t)p * step * DCK_PER_PIXEL + v];
-    }
-    DCK_UNROLL
-    for (int t = 0; t < n; t++)
-        sums[t] = sum[t];
-}
-
-static void weight_rows(const taps *t, int step, const dck_vec *dy, int pixels, dck_vec *sums)
-{
-    const dck_vec *at[GROUP];
-    int j = 0, i = 0; /* the next tap */
-    for (int left = t->rows * t->columns, n; left > 0; left -= n, sums += n) {
-        n = left == 9 ? 9 : left >= GROUP ? GROUP : left >= 5 ? 5 : 1;
-        for (int m = 0; m < n; m++) {
-            at[m] = (const dck_vec *)(t->at[j] + i * t->step);
-            i = i + 1 < t->columns ? i + 1 : 0;
-            j += i == 0;
+        if (++p == k->stride) {
+            p = 0;
+            outer++;
         }
-        if (n == GROUP)
-            weight_row(GROUP, at, step, dy, pixels, sums);
-        else if (n == 9)
-            weight_row(9, at, step, dy, pixels, sums);
-        else if (n == 5)
-            weight_row(5, at, step, dy, pixels, sums);
-        else
-            weight_row(1, at, step, dy, pixels, sums);
+        if (++beyond == k->stride) {
+            beyond = 0;
+            last++;
+        }
     }
 }
 
@@ -357,13 +278,14 @@ static void backward_weights(const dck_conv *k, dck_view dy, const float *plane,
                              float *dw)
 {
     const int size = k->kernel * k->kernel;
+    dck_taps t = {.columns = k->kernel, .step = k->dilation, .at = mine->at};
     memset(mine->sum, 0, size * sizeof(dck_vec));
     for (int y = 0; y < dy.h; y++, plane += (size_t)dy.w * DCK_LANES) {
-        x_taps(k, r, y, &mine->taps);
-        weight_rows(&mine->taps, k->stride, (const dck_vec *)plane, dy.w, mine->sum);
+        int first = x_taps(k, r, y, &t);
+        DCK(tap_gradients)(k->stride, &t, plane, dy.w, mine->sum + first * k->kernel);
     }
-    for (int t = 0; t < size; t++)
-        dw[t] = dck_sum_lanes(mine->sum[t]);
+    for (int i = 0; i < size; i++)
+        dw[i] = dck_sum_lanes(mine->sum[i]);
 }
 
 size_t DCK(depthwise_backward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int blocks, int threads)
@@ -384,6 +306,7 @@ void DCK(depthwise_backward)(const dck_conv *k, dck_view x, const float *w, dck_
         thread_scratch mine = lay_out_backward(k, x, dy, rest + omp_get_thread_num() * bytes);
         memset(mine.x_rows, 0, ring_bytes(x_ring(k, x, dy)));
         memset(mine.dy_rows, 0, ring_bytes(dy_ring(k, x, dy)));
+        find_phases(k, mine.phases);
 #pragma omp for collapse(2) schedule(static)
         for (int block = 0; block < blocks; block++)
             for (int c = 0; c < x.c; c++) {
@@ -400,9 +323,9 @@ void DCK(depthwise_backward)(const dck_conv *k, dck_view x, const float *w, dck_
                     ring r = dy_ring(k, x, dy);
                     r.rows = mine.dy_rows;
                     r.plane = dy_plane;
-                    backward_data(k, x, w + c * size, &r, &mine.taps,
-                                  (row_output){dx.data + block * dx.stride + c * dck_plane_floats(dx),
-                                               k->relu ? x_plane : NULL, dck_on_load_of(x, c), accumulate});
+                    backward_data(k, x, w + c * size, &r, &mine,
+                                  (dck_row){dx.data + block * dx.stride + c * dck_plane_floats(dx),
+                                            k->relu ? x_plane : NULL, dck_on_load_of(x, c), accumulate});
                 }
             }
         if (dw)
