@@ -8,7 +8,7 @@
 #: make fuzz        the fuzzers, FUZZ_SECONDS (60) each
 #: make lint        layering, format, static analysis, shell scripts
 #: make unit, make mpi, make program    one kind of tests
-#: make bench       images/s and memory of search and training steps, beside PyTorch if it is installed
+#: make bench       speed and memory of steps, set-up and ranks, beside PyTorch where PYTHONS="python3 ..." have it
 #: make bench-profile    where those steps spend their time, by operation
 #: make bench-kernels    each kernel beside the machine's ceilings
 #: make study       whether derived sizes follow their targets, with both estimates (twenty minutes)
@@ -116,6 +116,7 @@ $(PROGRAM): $(BUILD)/src/app/main.o $(LIBRARY) | $(LINKED)
 
 $(LIBRARY): $(OBJECTS)
 $(TEST_SUPPORT): $(patsubst %.c,$(BUILD)/%.o,$(filter tests/support/%,$(TEST_SOURCES)))
+$(BUILD)/libbench.a: $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/bench/bench_%,$(filter tests/bench/%,$(TEST_SOURCES))))
 $(BUILD)/libreaders.a: $(filter $(addprefix $(BUILD)/src/,base/% graph/% data/% space/% nn/%),$(OBJECTS))
 $(BUILD)/%.a:
 	rm -f $@
@@ -146,7 +147,7 @@ $(BUILD)/$(1)/%: $(BUILD)/tests/$(2)/%.o $(3) | $(LINKED)
 endef
 $(eval $(call test_rule,tests,unit,$(TEST_SUPPORT) $(LIBRARY),-lcmocka))
 $(eval $(call test_rule,mpi-tests,mpi,$(TEST_SUPPORT) $(LIBRARY)))
-$(eval $(call test_rule,bench,bench,$(BUILD)/tests/bench/profile.o $(LIBRARY)))
+$(eval $(call test_rule,bench,bench,$(BUILD)/libbench.a $(LIBRARY)))
 $(eval $(call test_rule,fuzz,fuzz,$(BUILD)/libreaders.a,-fsanitize=fuzzer))
 
 -include $(OBJECTS:.o=.d) $(BUILD)/src/app/main.d $(TEST_SOURCES:%.c=$(BUILD)/%.d)
@@ -253,13 +254,25 @@ run-fuzzers: $(FUZZERS)
 	done
 
 # ---- benchmarks --------------------------------------------------------------------------------------------------
-PYTHON ?= python3
-bench: $(BENCHES)
+# Pythons to look for PyTorch in, and how often it and dcanas are measured in turns.
+PYTHON      ?= python3
+PYTHONS     ?= $(PYTHON)
+BENCH_PAIRS ?= 5
+BENCH_FLAGS ?=# --no-compile: without torch.compile, which takes minutes a row
+export MPIRUN
+
+bench: $(BENCHES) $(PROGRAM)
 	$(BUILD)/bench/bench_steps
-	if $(PYTHON) -c 'import torch' 2>/dev/null; then \
-	    $(PYTHON) tests/bench/beside_pytorch.py $(BUILD)/bench/bench_steps; \
+	$(PYTHON) tests/bench/bench_ranks.py $(BUILD)
+	pythons=; \
+	for python in $(PYTHONS); do \
+	    $$python -c 'import torch' 2>/dev/null && pythons="$$pythons $$python"; \
+	done; \
+	if [ "$$pythons" ]; then \
+	    $(PYTHON) tests/bench/beside_pytorch.py $(BUILD)/bench/bench_steps --pairs $(BENCH_PAIRS) $(BENCH_FLAGS) \
+	        --pythons $$pythons; \
 	else \
-	    echo 'No PyTorch to compare with (PYTHON=... names a Python that has it).'; \
+	    echo 'No PyTorch to compare with (PYTHONS="..." names Pythons that have it).'; \
 	fi
 
 bench-profile: $(BENCHES)

@@ -1,13 +1,17 @@
 /* Images/s and memory of a search step, each switch on and off, and of training steps, as searches and trainings do
  * them: loaders, augmentation, constraint, derivation and optimizers included.
- * usage: bench_steps [--json | --profile] [--threads N] [--row NAME]
+ * usage: bench_steps [--json | --profile] [--threads N] [--seconds S] [--row NAME]
  *
  * A search step takes a batch of validation images (alpha) and one of training images (weights); images/s counts one of
- * them. A step's time is the median after two steps of warm-up. Each row is measured in a process of its own, so that
- * its peak memory (RSS) is its own. */
+ * them. A step's time is the median after two steps of warm-up, of at most 25 steps in about S seconds (15), 3 at the
+ * least. Start is the time from the opened data set to the first step. The floor is the time that the step would take
+ * if each of its operations ran at this machine's peak (work.h). Under mpirun all ranks do the row together, with N
+ * threads each. Each row is measured in a process of its own, so that
+ * its peak memory (RSS) is its own, beside the plan's: arena, model and loaders. */
 #include "app/settings.h"
 #include "base/clock.h"
 #include "profile.h"
+#include "work.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,45 +19,84 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-enum { WARM_UP = 2, MIN_STEPS = 3, MAX_STEPS = 25, MAX_SECONDS = 15, TRAIN_IMAGES = 2048, MAX_CHANGES = 6 };
+enum { WARM_UP = 2, MIN_STEPS = 3, MAX_STEPS = 25, MAX_CHANGES = 6, LINE_CHARS = 2048 };
 
 typedef struct row {
     const char *name, *title;
     const char *pytorch; /* arguments of tests/bench/pytorch_reference.py for the same step */
     bool search;
-    int side; /* of the images */
+    int side, classes, images; /* of the data: square images of noise */
     const char *changes[MAX_CHANGES];
 } row;
 
 #define SMALL_TARGET "target.channels=8", "target.cells=5", "target.batch=64", "target.auxiliary=no"
+#define IMAGENET_TARGET                                                                                                \
+    "space.network=imagenet", "target.channels=48", "target.cells=14", "target.batch=32", "target.label_smoothing=0.1"
 static const row rows[] = {
-    {"dca-nas", "search, all four switches on", "search --sharing --bottleneck --derived-cells", true, 32, {NULL}},
-    {"no-sharing", "  without sharing", "search --bottleneck --derived-cells", true, 32, {"search.sharing=no"}},
-    {"no-bottleneck", "  without bottleneck", "search --sharing --derived-cells", true, 32, {"search.bottleneck=no"}},
+    {"dca-nas",
+     "search, all four switches on",
+     "search --sharing --bottleneck --derived-cells",
+     true,
+     32,
+     10,
+     2048,
+     {NULL}},
+    {"no-sharing",
+     "  without sharing",
+     "search --bottleneck --derived-cells",
+     true,
+     32,
+     10,
+     2048,
+     {"search.sharing=no"}},
+    {"no-bottleneck",
+     "  without bottleneck",
+     "search --sharing --derived-cells",
+     true,
+     32,
+     10,
+     2048,
+     {"search.bottleneck=no"}},
     {"no-derived-cells",
      "  without derived cells",
      "search --sharing --bottleneck",
      true,
      32,
+     10,
+     2048,
      {"search.derived_cells=no"}},
     {"no-constraint",
      "  without constraint",
      "search --sharing --bottleneck --derived-cells",
      true,
      32,
+     10,
+     2048,
      {"constraint.enabled=no"}},
     {"darts",
      "search, all four off (DARTS)",
      "search",
      true,
      32,
+     10,
+     2048,
      {"search.sharing=no", "search.bottleneck=no", "search.derived_cells=no", "constraint.enabled=no"}},
-    {"cifar", "training, DARTS_V2, 36 channels, 20 cells, batch 96", "cifar", false, 32, {NULL}},
+    {"cifar", "training, DARTS_V2, 36 channels, 20 cells, batch 96", "cifar", false, 32, 10, 2048, {NULL}},
+    {"imagenet",
+     "training, DARTS_V2, 48 channels, 14 cells, 224x224",
+     "imagenet --batch 32",
+     false,
+     224,
+     1000,
+     256,
+     {IMAGENET_TARGET}},
     {"small",
      "training, DARTS_V2, 8 channels, 5 cells, 28x28",
      "cifar --channels 8 --cells 5 --batch 64 --size 28 --no-auxiliary",
      false,
      28,
+     10,
+     2048,
      {SMALL_TARGET}},
 };
 enum { N_ROWS = sizeof rows / sizeof rows[0] };
@@ -69,8 +112,9 @@ static void must(dc_status status)
 /* ---- watching the steps go by ---- */
 
 typedef struct watch {
-    double times[WARM_UP + MAX_STEPS]; /* ends of steps */
+    double start, times[WARM_UP + MAX_STEPS]; /* ends of steps */
     int n;
+    double seconds;
     bool profile;
 } watch;
 
@@ -82,8 +126,7 @@ static dc_status step_done(void *context, bool *stop)
     if (w->profile && w->n == WARM_UP)
         profile_reset();
     int measured = w->n - WARM_UP;
-    *stop = measured == MAX_STEPS ||
-            (measured >= MIN_STEPS && w->times[w->n - 1] - w->times[WARM_UP - 1] > (double)MAX_SECONDS);
+    *stop = measured == MAX_STEPS || (measured >= MIN_STEPS && w->times[w->n - 1] - w->times[WARM_UP - 1] > w->seconds);
     return DC_OK;
 }
 
@@ -105,44 +148,55 @@ static double median_step(const watch *w)
 
 /* ---- one row ---- */
 
-/* Noise of ten classes; the file lives as long as it is open. */
-static dc_dataset *make_dataset(int side)
+/* Noise; the file lives as long as it is open. */
+static dc_dataset *make_dataset(const row *r)
 {
-    static const char *const classes[] = {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"};
-    char path[64];
-    snprintf(path, sizeof path, "/tmp/dcanas-bench-%ld.h5", (long)getpid());
-    size_t bytes = (size_t)TRAIN_IMAGES * 3 * (size_t)side * (size_t)side;
+    enum { NAME_CHARS = 12 };
+    char path[64], (*names)[NAME_CHARS] = calloc((size_t)r->classes, sizeof *names);
+    const char **classes = malloc((size_t)r->classes * sizeof *classes);
+    size_t bytes = (size_t)r->images * 3 * (size_t)r->side * (size_t)r->side;
     uint8_t *pixels = malloc(bytes);
-    int32_t *labels = malloc(TRAIN_IMAGES * sizeof *labels);
+    int32_t *labels = malloc((size_t)r->images * sizeof *labels);
+    if (!names || !classes || !pixels || !labels)
+        must(dc_fail(DC_ERR_MEMORY, "no memory for %d images", r->images));
+    for (int i = 0; i < r->classes; i++) {
+        snprintf(names[i], NAME_CHARS, "%d", i);
+        classes[i] = names[i];
+    }
     uint32_t state = 1;
-    for (size_t i = 0; pixels && i < bytes; i++)
+    for (size_t i = 0; i < bytes; i++)
         pixels[i] = (uint8_t)((state = state * 1664525u + 1013904223u) >> 24);
-    for (int i = 0; labels && i < TRAIN_IMAGES; i++)
-        labels[i] = i % 10;
-    dc_dataset_content content = {.name = "noise", .shape = {3, side, side}, .n_classes = 10, .classes = classes};
+    for (int i = 0; i < r->images; i++)
+        labels[i] = i % r->classes;
+    dc_dataset_content content = {
+        .name = "noise", .shape = {3, r->side, r->side}, .n_classes = r->classes, .classes = classes};
     for (int s = 0; s < DC_SPLIT_COUNT; s++)
-        content.split[s] = (dc_images){TRAIN_IMAGES, pixels, labels};
+        content.split[s] = (dc_images){(uint32_t)r->images, pixels, labels};
     dc_dataset *dataset;
+    snprintf(path, sizeof path, "/tmp/dcanas-bench-%ld.h5", (long)getpid());
     must(dc_dataset_write(path, &content));
     must(dc_dataset_open(path, &dataset));
     unlink(path);
+    free(names);
+    free(classes);
     free(pixels);
     free(labels);
     return dataset;
 }
 
-static size_t run_search(const dc_settings *settings, dc_backend *backend, const dc_dataset *dataset, watch *w)
+/* Returns the plan's bytes, as does the next. */
+static size_t run_search(const dc_settings *settings, dc_backend *backend, const dc_comm *world,
+                         const dc_dataset *dataset, watch *w)
 {
     dc_cost_table tables[DC_METRICS];
     const dc_network_options network = dc_settings_network(settings, dataset);
     must(dc_cost_tables_make(&network, tables));
     const dc_limits limits = dc_cost_table_limits(&tables[DC_METRIC_PARAMS]);
     const dc_search_options options = dc_settings_search(settings, dataset);
-    const dc_comm self = dc_comm_self();
     const dc_search_job job = {
         .name = "bench",
         .backend = backend,
-        .comm = &self,
+        .comm = world,
         .dataset = dataset,
         .options = &options,
         .targets = {settings->constrained ? 1 : 0, {&tables[DC_METRIC_PARAMS]}, {(limits.min + limits.max) / 2}},
@@ -152,21 +206,21 @@ static size_t run_search(const dc_settings *settings, dc_backend *backend, const
         .hooks = {.context = w, .stop = step_done}};
     dc_search_result result;
     dc_search_memory memory;
-    must(dc_search_plan(backend, dataset, &options, 1, &memory));
+    must(dc_search_plan(backend, dataset, &options, world->size, &memory));
     if (dc_search_run(&job, &result) != DC_INTERRUPTED)
         must(DC_ERR_INTERNAL);
-    return memory.arena_bytes;
+    return memory.arena_bytes + memory.model_bytes + memory.data_bytes;
 }
 
-static size_t run_training(const dc_settings *settings, dc_backend *backend, const dc_dataset *dataset, watch *w)
+static size_t run_training(const dc_settings *settings, dc_backend *backend, const dc_comm *world,
+                           const dc_dataset *dataset, watch *w)
 {
     dc_genotype genotype;
     const dc_train_options options = dc_settings_train(settings, dataset);
-    const dc_comm self = dc_comm_self();
     must(dc_genotype_lookup("DARTS_V2", &genotype));
     const dc_train_job job = {.name = "bench",
                               .backend = backend,
-                              .comm = &self,
+                              .comm = world,
                               .dataset = dataset,
                               .evaluation_split = DC_SPLIT_TEST,
                               .genotype = &genotype,
@@ -176,44 +230,61 @@ static size_t run_training(const dc_settings *settings, dc_backend *backend, con
                               .hooks = {.context = w, .stop = step_done}};
     dc_train_result result;
     dc_train_memory memory;
-    must(dc_train_plan(backend, dataset, &genotype, &options, 1, &memory));
+    must(dc_train_plan(backend, dataset, &genotype, &options, world->size, &memory));
     if (dc_train_run(&job, &result) != DC_INTERRUPTED)
         must(DC_ERR_INTERNAL);
-    return memory.arena_bytes;
+    return memory.arena_bytes + memory.model_bytes + memory.data_bytes;
+}
+
+static void print_profile(const row *r, const dc_backend *backend, const watch *w)
+{
+    int steps = w->n - WARM_UP;
+    double mean_s = (w->times[w->n - 1] - w->times[WARM_UP - 1]) / steps;
+    printf("%s: %.1f ms a step, %s\n", r->title, 1e3 * mean_s, dc_backend_description(backend));
+    profile_print(stdout, steps, mean_s);
+}
+
+static void print_json(const row *r, const dc_backend *backend, const watch *w, int ranks, int threads, int batch,
+                       size_t plan_bytes)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage); /* before the ceilings take memory */
+    double step_s = median_step(w);
+    work least = work_measure(threads);
+    printf(
+        "{\"row\": \"%s\", \"title\": \"%s\", \"pytorch\": \"%s\", \"device\": \"%s\", \"ranks\": %d, \"threads\": %d, "
+        "\"batch\": %d, \"steps\": %d, \"step_s\": %.6f, \"images_per_s\": %.2f, \"start_s\": %.3f, "
+        "\"plan_bytes\": %zu, \"peak_bytes\": %lld, \"flops\": %.4g, \"moved_bytes\": %.4g, "
+        "\"peak_flops\": %.4g, \"peak_bandwidth\": %.4g, \"floor_s\": %.6f}\n",
+        r->name, r->title, r->pytorch, dc_backend_description(backend), ranks, threads, batch, w->n - WARM_UP, step_s,
+        batch / step_s, w->times[0] - w->start - step_s, plan_bytes, (long long)usage.ru_maxrss * 1024, least.flops,
+        least.bytes, least.peak_flops, least.peak_bytes, least.floor_s);
 }
 
 /* Prints the row's JSON line, or its profile. */
-static void measure(const row *r, int threads, bool profile)
+static void measure(const row *r, const dc_comm *world, int threads, double seconds, bool profile)
 {
     dc_settings settings = {0};
-    watch w = {.profile = profile};
+    watch w = {.seconds = seconds, .profile = profile};
     dc_backend *backend;
     must(dc_config_defaults(&dc_settings_schema, &settings));
     must(dc_config_set(&dc_settings_schema, "search.batch=64", &settings));
     must(dc_config_set(&dc_settings_schema, "search.alpha_warmup_epochs=0", &settings));
     for (int i = 0; i < MAX_CHANGES && r->changes[i]; i++)
         must(dc_config_set(&dc_settings_schema, r->changes[i], &settings));
-    dc_dataset *dataset = make_dataset(r->side);
+    dc_dataset *dataset = make_dataset(r);
+    w.start = dc_clock_seconds();
     must(dc_backend_create("cpu", threads, &backend));
     if (profile)
         profile_attach(backend);
-    size_t arena = (r->search ? run_search : run_training)(&settings, backend, dataset, &w);
-    double step_s = median_step(&w);
-    int batch = r->search ? settings.search.batch : settings.target.batch;
-    struct rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
-    if (profile) {
-        int steps = w.n - WARM_UP;
-        double mean_s = (w.times[w.n - 1] - w.times[WARM_UP - 1]) / steps;
-        printf("%s: %.1f ms a step, %s\n", r->title, 1e3 * mean_s, dc_backend_description(backend));
-        profile_print(stdout, steps, mean_s);
-    } else {
-        printf("{\"row\": \"%s\", \"title\": \"%s\", \"pytorch\": \"%s\", \"device\": \"%s\", \"threads\": %d, "
-               "\"batch\": %d, \"steps\": %d, \"step_s\": %.6f, \"images_per_s\": %.2f, \"arena_bytes\": %zu, "
-               "\"peak_bytes\": %lld}\n",
-               r->name, r->title, r->pytorch, dc_backend_description(backend), threads, batch, w.n - WARM_UP, step_s,
-               batch / step_s, arena, (long long)usage.ru_maxrss * 1024);
-    }
+    else
+        work_attach(backend, r->search);
+    size_t plan_bytes = (r->search ? run_search : run_training)(&settings, backend, world, dataset, &w);
+    if (world->rank == 0 && profile)
+        print_profile(r, backend, &w);
+    else if (world->rank == 0)
+        print_json(r, backend, &w, world->size, threads, r->search ? settings.search.batch : settings.target.batch,
+                   plan_bytes);
     dc_backend_destroy(backend);
     dc_dataset_close(dataset);
 }
@@ -230,56 +301,92 @@ static double number(const char *line, const char *key)
 
 static void print_row(const row *r, const char *line, double first)
 {
-    double speed = number(line, "images_per_s");
-    printf("%-52s %9.1f %10.1f %8.2f %9.0f %9.0f\n", r->title, 1e3 * number(line, "step_s"), speed, speed / first,
-           number(line, "arena_bytes") / (1 << 20), number(line, "peak_bytes") / (1 << 20));
+    double speed = number(line, "images_per_s"), step_s = number(line, "step_s");
+    printf("%-52s %9.1f %9.1f %6.2f %8.1f %5.0f%% %9.0f %9.0f %6.0f\n", r->title, 1e3 * step_s, speed, speed / first,
+           1e3 * number(line, "floor_s"), 100 * number(line, "floor_s") / step_s,
+           number(line, "plan_bytes") / (1 << 20), number(line, "peak_bytes") / (1 << 20),
+           1e3 * number(line, "start_s"));
+}
+
+static void print_ceilings(const char *line)
+{
+    printf("\nThe floor: each operation at %.0f GFLOP/s or %.1f GB/s, measured now, whichever takes longer.\n",
+           1e-9 * number(line, "peak_flops"), 1e-9 * number(line, "peak_bandwidth"));
 }
 
 /* Runs this program for one row and passes on its output, or makes a line of the table of it. */
-static int run_row(const char *program, const row *r, const char *mode, int threads, double *first)
+static int run_row(const char *command, const row *r, bool table, double *first, char line[LINE_CHARS])
 {
-    char command[1024], line[1024];
-    snprintf(command, sizeof command, "'%s' %s --threads %d --row %s", program, mode, threads, r->name);
     fflush(stdout);
     FILE *output = popen(command, "r");
-    while (output && fgets(line, sizeof line, output)) {
+    while (output && fgets(line, LINE_CHARS, output)) {
         if (*first == 0)
             *first = number(line, "images_per_s");
-        if (*mode)
-            fputs(line, stdout);
-        else
+        if (table)
             print_row(r, line, *first);
+        else
+            fputs(line, stdout);
     }
     return output ? pclose(output) : 1;
+}
+
+static int run_rows(const char *program, const char *mode, int threads, double seconds)
+{
+    char command[1024], line[LINE_CHARS] = "";
+    bool table = !*mode;
+    int failed = 0;
+    double first = 0;
+    if (table)
+        printf("%d threads; a search: 16 channels, 8 cells, batch 64; images of 3x32x32 if not said, 10 classes\n\n"
+               "%-52s %9s %9s %6s %8s %6s %9s %9s %6s\n%-52s %9s %9s %6s %8s %6s %9s %9s %6s\n",
+               threads, "", "step", "images/s", "ratio", "floor", "floor/", "plan", "RSS", "start", "", "ms", "", "",
+               "ms", "step", "MiB", "MiB", "ms");
+    for (int i = 0; i < N_ROWS; i++) {
+        snprintf(command, sizeof command, "'%s' %s --threads %d --seconds %g --row %s", program, mode, threads, seconds,
+                 rows[i].name);
+        failed |= run_row(command, &rows[i], table, &first, line);
+    }
+    if (table)
+        print_ceilings(line);
+    return failed;
+}
+
+static const row *find_row(const char *name)
+{
+    for (int i = 0; i < N_ROWS; i++)
+        if (strcmp(rows[i].name, name) == 0)
+            return &rows[i];
+    fprintf(stderr, "bench_steps: no row '%s'; rows:", name);
+    for (int i = 0; i < N_ROWS; i++)
+        fprintf(stderr, " %s", rows[i].name);
+    fprintf(stderr, "\n");
+    exit(2);
 }
 
 int main(int argc, char **argv)
 {
     const char *mode = "", *only = NULL;
-    int threads = (int)sysconf(_SC_NPROCESSORS_ONLN), failed = 0;
+    int threads = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    double seconds = 15;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--json") == 0 || strcmp(argv[i], "--profile") == 0)
             mode = argv[i];
         else if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc)
             threads = atoi(argv[++i]);
+        else if (strcmp(argv[i], "--seconds") == 0 && i + 1 < argc)
+            seconds = atof(argv[++i]);
         else if (strcmp(argv[i], "--row") == 0 && i + 1 < argc)
             only = argv[++i];
         else {
-            fprintf(stderr, "usage: %s [--json | --profile] [--threads N] [--row NAME]\n", argv[0]);
+            fprintf(stderr, "usage: %s [--json | --profile] [--threads N] [--seconds S] [--row NAME]\n", argv[0]);
             return 2;
         }
     }
-    for (int i = 0; only && i < N_ROWS; i++)
-        if (strcmp(rows[i].name, only) == 0) {
-            measure(&rows[i], threads, strcmp(mode, "--profile") == 0);
-            return 0;
-        }
-    if (!*mode)
-        printf("%d threads; a search: 16 channels, 8 cells, batch 64; images of 3x32x32 if not said, 10 classes\n\n"
-               "%-52s %9s %10s %8s %9s %9s\n",
-               threads, "", "ms/step", "images/s", "ratio", "arena MiB", "RSS MiB");
-    double first = 0;
-    for (int i = 0; i < N_ROWS; i++)
-        failed |= run_row(argv[0], &rows[i], mode, threads, &first);
-    return failed != 0;
+    if (!only)
+        return run_rows(argv[0], mode, threads, seconds) != 0;
+    dc_comm world;
+    must(dc_comm_init(&argc, &argv, &world));
+    measure(find_row(only), &world, threads, seconds, strcmp(mode, "--profile") == 0);
+    dc_comm_finalize(&world);
+    return 0;
 }

@@ -1,28 +1,140 @@
-"""The rows of bench_steps beside PyTorch's, measured in turns on the same cores: images/s of both, and their ratio.
-usage: beside_pytorch.py PATH/bench_steps [ROW...]        (all rows that have a PyTorch counterpart of their own)"""
+"""The rows of bench_steps beside PyTorch's fastest variant, on the same cores: the newest and Debian's PyTorch (each
+Python that is given), both memory layouts, eager and compiled. First each variant is measured once; then the fastest
+and dcanas are measured in turns, and the ratio of each pair counts.
+
+    beside_pytorch.py PATH/bench_steps [--pythons python3 /path/to/python] [--rows dca-nas ...] [--pairs 5]
+
+A compiler's time is not counted, but waited for: minutes a row. --no-compile leaves it out."""
+import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
+import tempfile
 
-ROWS = ("dca-nas", "darts", "cifar", "small")
+TARGETS = {"dca-nas": 8, "darts": 5, "cifar": 4, "imagenet": 2.5, "small": 8}  # ratios that are wanted
+MEMORY_TARGETS = {"darts": 3 * 2**30}
+STEPS = {"cifar": 2, "imagenet": 1}  # that PyTorch measures at once
 REFERENCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pytorch_reference.py")
+MIB = 2**20
 
 
-def last_json(command):
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return json.loads(output.splitlines()[-1])
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bench_steps")
+    parser.add_argument("--pythons", nargs="+", default=[sys.executable], help="that have PyTorch")
+    parser.add_argument("--rows", nargs="+", choices=TARGETS, default=list(TARGETS))
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=5, help="of dcanas' steps in a pair")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--no-compile", action="store_true")
+    return parser.parse_args()
+
+
+class Variant:
+    """A PyTorch that runs a row's step and waits, with its threads asleep, to be asked for a measurement."""
+
+    def __init__(self, python, arguments, layout, compiled, steps):
+        self.python, self.layout, self.compiled = python, layout, compiled
+        command = [python, REFERENCE, *arguments, "--layout", layout, "--steps", str(steps), "--serve"]
+        self.messages = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(command + ["--compile"] * compiled, stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, stderr=self.messages, text=True)
+        self.result = self.failure = None
+
+    def measure(self):
+        """Images/s; None when PyTorch gave up, with the reason in self.failure."""
+        try:
+            self.process.stdin.write("\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            status = self.process.wait()
+            self.messages.seek(0)
+            lines = self.messages.read().strip().splitlines()
+            self.failure = lines[-1] if lines else f"ended with status {status} (out of memory?)"
+            return None
+        self.result = json.loads(line)
+        return self.result["images_per_s"]
+
+    def close(self):
+        try:
+            self.process.communicate()
+        except BrokenPipeError:
+            pass
+        self.messages.close()
+
+    def name(self):
+        version = self.result["framework"].split("+")[0] if self.result else self.python
+        return f"{version}, {self.layout}, {'compiled' if self.compiled else 'eager'}"
+
+
+def can_compile(python):
+    check = "import torch, sys; sys.exit(not hasattr(torch, 'compile'))"
+    return subprocess.run([python, "-c", check], check=False).returncode == 0
+
+
+def fastest_variant(a, row, arguments):
+    """Only the faster layout of each Python is compiled."""
+    best = None
+
+    def try_out(python, layout, compiled):
+        nonlocal best
+        variant = Variant(python, arguments, layout, compiled, STEPS.get(row, 3))
+        speed = variant.measure()
+        told = f"{speed:.1f} images/s" if speed else f"failed: {variant.failure[:80]}"
+        print(f"    {variant.name():<48} {told}", flush=True)
+        if speed and (not best or speed > best.result["images_per_s"]):
+            best, variant = variant, best
+        if variant:
+            variant.close()
+        return speed or 0
+
+    for python in a.pythons:
+        layout = max(("default", "channels_last"), key=lambda layout: try_out(python, layout, False))
+        if not a.no_compile and can_compile(python):
+            try_out(python, layout, True)
+    return best
+
+
+def measure_ours(a, row):
+    command = [a.bench_steps, "--json", "--threads", str(a.threads), "--seconds", str(a.seconds), "--row", row]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+
+
+def run_row(a, row):
+    """The row's line of the summary."""
+    ours = measure_ours(a, row)
+    print(f"\n{ours['title'].strip()}", flush=True)
+    theirs = fastest_variant(a, row, [*ours["pytorch"].split(), "--threads", str(a.threads)])
+    if not theirs:
+        return f"{row:<10} no PyTorch ran it"
+    ratios, speeds = [], []
+    for _ in range(a.pairs):
+        ours, speed = measure_ours(a, row), theirs.measure()
+        ratios.append(ours["images_per_s"] / speed)
+        speeds.append((ours["images_per_s"], speed))
+        print(f"    dcanas {speeds[-1][0]:9.1f}   PyTorch {speed:8.1f}   {ratios[-1]:6.2f}x", flush=True)
+    theirs.close()
+    target, memory = TARGETS[row], MEMORY_TARGETS.get(row, ours["peak_bytes"])
+    ratio, (mine, other) = statistics.median(ratios), [statistics.median(s) for s in zip(*speeds)]
+    return (f"{row:<10} {mine:9.1f} {other:9.1f} {ratio:7.2f}x {min(ratios):6.2f}-{max(ratios):.2f} {target:7g}x "
+            f"{'met' if ratio >= target and ours['peak_bytes'] <= memory else 'MISSED':<7} {100 * ours['floor_s'] / ours['step_s']:4.0f}% "
+            f"{ours['plan_bytes'] / MIB:7.0f} {ours['peak_bytes'] / MIB:7.0f} {theirs.result['peak_bytes'] / MIB:8.0f}  "
+            f"{theirs.name()}"
+            f"{f'; at most {memory // MIB} MiB' if row in MEMORY_TARGETS else ''}")
 
 
 def main():
-    print(f"\n{'':<52} {'dcanas':>9} {'PyTorch':>9} {'ratio':>7}   PyTorch's best layout, peak MiB (dcanas)")
-    for row in sys.argv[2:] or ROWS:
-        ours = last_json([sys.argv[1], "--json", "--row", row])
-        theirs = last_json([sys.executable, REFERENCE, *ours["pytorch"].split(), "--threads", str(ours["threads"]),
-                            "--steps", "3"])
-        print(f"{ours['title'].strip():<52} {ours['images_per_s']:9.1f} {theirs['images_per_s']:9.1f} "
-              f"{ours['images_per_s'] / theirs['images_per_s']:6.1f}x   {theirs['layout']}, "
-              f"{theirs['peak_bytes'] / 2**20:.0f} ({ours['peak_bytes'] / 2**20:.0f})", flush=True)
+    a = parse_arguments()
+    print(f"\ndcanas beside PyTorch, {a.threads} threads, {a.pairs} pairs of measurements a row")
+    lines = [run_row(a, row) for row in a.rows]
+    print(f"\n{'images/s':<10} {'dcanas':>9} {'PyTorch':>9} {'ratio':>8} {'min-max':>11} {'target':>8} {'':<7} "
+          f"{'floor':>5} {'plan':>7} {'RSS':>7} {'PyTorch':>8}  MiB; PyTorch's fastest variant")
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

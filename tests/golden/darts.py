@@ -54,9 +54,11 @@ class FactorizedReduce(nn.Module):
         self.conv2 = conv(c_in, c_out // 2, 1, stride=2)
         self.bn = nn.BatchNorm2d(c_out, affine=affine)
 
-    def forward(self, x):
-        x = self.relu(x)
+    def reduce(self, x):
         return self.bn(torch.cat([self.conv1(x), self.conv2(x[:, :, 1:, 1:])], 1))
+
+    def forward(self, x):
+        return self.reduce(self.relu(x))
 
 
 def relu_conv_bn(c_in, c_out, affine):
@@ -66,7 +68,7 @@ def relu_conv_bn(c_in, c_out, affine):
 def sep_conv(c, kernel, stride, affine):
     return named(relu1=nn.ReLU(), depthwise1=conv(c, c, kernel, stride, kernel // 2, groups=c),
                  pointwise1=conv(c, c, 1), bn1=nn.BatchNorm2d(c, affine=affine),
-                 relu2=nn.ReLU(), depthwise2=conv(c, c, kernel, 1, kernel // 2, groups=c),
+                 relu2=nn.ReLU(inplace=True), depthwise2=conv(c, c, kernel, 1, kernel // 2, groups=c),
                  pointwise2=conv(c, c, 1), bn2=nn.BatchNorm2d(c, affine=affine))
 
 
@@ -89,6 +91,25 @@ def operation(name, c, stride, affine, search):
     pool = (nn.MaxPool2d(3, stride, 1) if name == "max_pool_3x3" else
             nn.AvgPool2d(3, stride, 1, count_include_pad=False))
     return named(pool=pool, bn=nn.BatchNorm2d(c, affine=False)) if search else pool
+
+
+def rectified_of(cache, op, source, x):
+    """relu(x) for a module that starts with it: once for all readers of the same source."""
+    if source not in cache:
+        cache[source] = op.relu1(x) if hasattr(op, "relu1") else op.relu(x)
+    return cache[source]
+
+
+def apply(op, source, x, cache):
+    """op(x), where a leading relu is taken from `cache`, by source."""
+    if isinstance(op, FactorizedReduce):
+        return op.reduce(rectified_of(cache, op, source, x))
+    if not isinstance(op, nn.Sequential) or not isinstance(op[0], nn.ReLU):
+        return op(x)
+    x = rectified_of(cache, op, source, x)
+    for layer in list(op)[1:]:
+        x = layer(x)
+    return x
 
 
 def preprocess(c_in, c, halve, affine):
@@ -119,11 +140,11 @@ class Cell(nn.Module):
                 for name, source in pair)}))
 
     def forward(self, s0, s1, drop_path_rate):
-        states = [self.preprocess0(s0), self.preprocess1(s1)]
+        states, rectified = [self.preprocess0(s0), self.preprocess1(s1)], {}
         for node, choice in zip(self.node, self.choice):
             pair = []
             for edge, (name, source) in zip(node["edge"], choice):
-                y = edge[name](states[source])
+                y = apply(edge[name], source, states[source], rectified)
                 if self.training and drop_path_rate > 0 and not isinstance(edge[name], nn.Identity):
                     y = drop_path(y, drop_path_rate)
                 pair.append(y)
@@ -219,33 +240,43 @@ class SearchCell(nn.Module):
         self.bottleneck = bottleneck
 
     def forward(self, s0, s1, weights, derived=None):
-        """weights: [14][8] after the softmax; derived: per node [(source, operation name), ...] instead of the mix."""
+        """weights: 14 * 8 scalars, after the softmax; derived: per node [(source, operation name), ...] instead of the
+        mix."""
         states = [self.preprocess0(s0), self.preprocess1(s1)]
-        cache = {}
+        narrow, rectified, features = {}, {}, {}
 
         def source(j):
             if not self.bottleneck:
                 return states[j]
-            if j not in cache:
-                cache[j] = self.source[j]["reduce"](states[j])
-            return cache[j]
+            if j not in narrow:
+                narrow[j] = self.source[j]["reduce"](states[j])
+            return narrow[j]
 
         def feature(node, j, name):
             if not self.sharing:
-                return self.node[node]["edge"][j][name](source(j))
-            if (j, name) not in cache:
-                cache[j, name] = self.source[j][name](source(j))
-            return cache[j, name]
+                return apply(self.node[node]["edge"][j][name], j, source(j), rectified)
+            if (j, name) not in features:
+                features[j, name] = apply(self.source[j][name], j, source(j), rectified)
+            return features[j, name]
 
         for node in range(NODES):
             first = EDGES.index((node, 0))
             if derived is not None:
-                y = sum(feature(node, j, name) for j, name in derived[node])
+                (j, name), (k, other) = derived[node]
+                y = feature(node, j, name) + feature(node, k, other)
             else:
-                y = sum(weights[first + j][o] * feature(node, j, name) for j in range(2 + node)
-                        for o, name in enumerate(OPERATIONS) if o > 0)
+                y = weighted_sum([(weights[(first + j) * len(OPERATIONS) + o], feature(node, j, name))
+                                  for j in range(2 + node) for o, name in enumerate(OPERATIONS) if o > 0])
             states.append(self.node[node]["restore"](y) if self.bottleneck else y)
         return torch.cat(states[2:], 1)
+
+
+def weighted_sum(terms):
+    """The mix: one pass over memory for each term (a sum of products would take two, and keep the products)."""
+    y = terms[0][0] * terms[0][1]
+    for weight, x in terms[1:]:
+        y = torch.addcmul(y, weight, x)
+    return y
 
 
 def derive(weights):
@@ -266,7 +297,10 @@ class SearchNetwork(nn.Module):
     def __init__(self, c, cells, classes, sharing=False, bottleneck=False, derived_cells=False, genotype=None):
         super().__init__()
         self.stem = named(conv=conv(3, 3 * c, 3, pad=1), bn=nn.BatchNorm2d(3 * c))
-        self.derived_cells, self.genotype = derived_cells, genotype
+        self.derived_cells = derived_cells
+        self.fixed = genotype and {
+            kind: [[(j, name) for name, j in choice[2 * node:2 * node + 2]] for node in range(NODES)]
+            for kind, choice in (("normal", genotype.normal), ("reduce", genotype.reduce))}
         reductions = (cells // 3, 2 * cells // 3)
         self.engines = (min(set(range(cells)) - set(reductions)), min(reductions))
         c0 = c1 = 3 * c
@@ -289,18 +323,18 @@ class SearchNetwork(nn.Module):
     def alphas(self):
         return [self.alpha["normal"], self.alpha["reduce"]]
 
+    def derived(self):
+        """What alpha derives now, by type of cell."""
+        return {kind: derive(F.softmax(alpha.detach(), -1)) for kind, alpha in self.alpha.items()}
+
     def forward(self, x):
-        mix = {kind: F.softmax(self.alpha[kind], -1) for kind in ("normal", "reduce")}
-        if self.genotype:
-            derived = {kind: [[(j, name) for name, j in choice[2 * node:2 * node + 2]] for node in range(NODES)]
-                       for kind, choice in (("normal", self.genotype.normal), ("reduce", self.genotype.reduce))}
-        elif self.derived_cells:
-            derived = {kind: derive(mix[kind].detach()) for kind in mix}
+        scalars = {kind: F.softmax(self.alpha[kind], -1).flatten().unbind() for kind in ("normal", "reduce")}
+        derived = (self.fixed or self.derived()) if self.derived_cells else None
         s0 = s1 = self.stem(x)
         for i, cell in enumerate(self.cells):
             kind = "reduce" if i in self.reductions else "normal"
             choice = derived[kind] if self.derived_cells and i not in self.engines else None
-            s0, s1 = s1, cell(s0, s1, mix[kind], choice)
+            s0, s1 = s1, cell(s0, s1, scalars[kind], choice)
         return self.classifier(s1.mean((2, 3)))
 
 
