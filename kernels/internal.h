@@ -11,10 +11,14 @@ int DCK(conv_parts)(const dck_conv *k, dck_view x, dck_view y);
 size_t DCK(conv_backward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int blocks, int threads);
 void DCK(conv_backward)(const dck_conv *k, dck_view x, const float *w, dck_grad dy, dck_view dx, bool accumulate,
                         float *dw, int n, void *scratch, int threads);
-size_t DCK(norm_scratch_bytes)(dck_view x, int blocks, int threads);
+size_t DCK(norm_scratch_bytes)(dck_view x, int blocks, int parts);
 void DCK(norm_forward)(const dck_norm *k, dck_view x, dck_view y, int n, bool training, void *scratch, int threads);
 void DCK(norm_backward)(const dck_norm *k, dck_view x, dck_view dy, dck_view dx, bool accumulate, float *dgamma,
                         float *dbeta, int n, void *scratch, int threads);
+void DCK(norm_measure)(const dck_norm *k, dck_view x, float *affine, int n, bool training, int parts, void *scratch,
+                       int threads);
+void DCK(norm_factors)(const dck_norm *k, dck_view x, dck_view dy, float *factors, float *dgamma, float *dbeta, int n,
+                       void *scratch, int threads);
 void DCK(relu_forward)(dck_view x, dck_view y, int blocks, int threads);
 void DCK(relu_backward)(dck_view y, dck_view dy, dck_view dx, bool accumulate, int blocks, int threads);
 void DCK(max_pool_forward)(const dck_pool *k, dck_view x, dck_view y, int blocks, int threads);

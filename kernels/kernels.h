@@ -77,12 +77,19 @@ typedef struct dck_kernels {
     void (*conv_backward)(const dck_conv *k, dck_view x, const float *w, dck_grad dy, dck_view dx, bool accumulate,
                           float *dw, int n, void *scratch, int threads);
 
-    /* Batch norm over n images. training: batch statistics, running ones updated, saved filled; else running ones. */
-    size_t (*norm_scratch_bytes)(dck_view x, int blocks, int threads);
+    /* Batch norm over n images. training: batch statistics, running ones updated, saved filled; else running ones.
+     * parts: 0, or conv_parts of the convolutions that leave x's moments at the beginning of the scratch. */
+    size_t (*norm_scratch_bytes)(dck_view x, int blocks, int parts);
     void (*norm_forward)(const dck_norm *k, dck_view x, dck_view y, int n, bool training, void *scratch, int threads);
     /* dgamma, dbeta NULL: not wanted. dx is zero in lanes past n. */
     void (*norm_backward)(const dck_norm *k, dck_view x, dck_view dy, dck_view dx, bool accumulate, float *dgamma,
                           float *dbeta, int n, void *scratch, int threads);
+    /* The same without passing over y or dx: y is x seen through affine [c][2] (dck_view), dx is dy and x seen through
+     * factors [c][3] (dck_grad, of which x is the y). */
+    void (*norm_measure)(const dck_norm *k, dck_view x, float *affine, int n, bool training, int parts, void *scratch,
+                         int threads);
+    void (*norm_factors)(const dck_norm *k, dck_view x, dck_view dy, float *factors, float *dgamma, float *dbeta, int n,
+                         void *scratch, int threads);
 
     void (*relu_forward)(dck_view x, dck_view y, int blocks, int threads);
     void (*relu_backward)(dck_view y, dck_view dy, dck_view dx, bool accumulate, int blocks, int threads);

@@ -104,11 +104,11 @@ static void plane_products(dck_view x, dck_view dy, float mean, int block, int c
     }
 }
 
-/* The sums of one channel over all blocks; partial: [blocks][channels][2]. */
-static void channel_sums(const double *partial, int blocks, int channels, int channel, double sums[2])
+/* The sums of one channel over all blocks, or parts of blocks; partial: [count][channels][2]. */
+static void channel_sums(const double *partial, int count, int channels, int channel, double sums[2])
 {
     sums[0] = sums[1] = 0;
-    for (int b = 0; b < blocks; b++) {
+    for (int b = 0; b < count; b++) {
         const double *p = partial + 2 * ((size_t)b * (size_t)channels + (size_t)channel);
         sums[0] += p[0];
         sums[1] += p[1];
@@ -137,10 +137,9 @@ static void apply(const dck_norm *k, const float *x, float *y, size_t floats, fl
         to[v] = (from[v] - mean) * scale + shift;
 }
 
-size_t DCK(norm_scratch_bytes)(dck_view x, int blocks, int threads)
+size_t DCK(norm_scratch_bytes)(dck_view x, int blocks, int parts)
 {
-    (void)threads;
-    return 2 * sizeof(double) * ((size_t)blocks + 1) * (size_t)x.c;
+    return 2 * sizeof(double) * ((size_t)blocks * (size_t)(parts > 1 ? parts : 1) + 1) * (size_t)x.c;
 }
 
 /* Whether each thread takes whole channels, which are then still in its cache when they are read again; else all share
@@ -209,6 +208,36 @@ void DCK(norm_forward)(const dck_norm *k, dck_view x, dck_view y, int n, bool tr
     }
 }
 
+/* What the readers of y apply to x. */
+static void write_affine(const dck_norm *k, float mean, float inverse, int channel, float *affine)
+{
+    const float scale = k->gamma ? k->gamma[channel] * inverse : inverse;
+    affine[2 * channel] = scale;
+    affine[2 * channel + 1] = (k->beta ? k->beta[channel] : 0) - mean * scale;
+}
+
+void DCK(norm_measure)(const dck_norm *k, dck_view x, float *affine, int n, bool training, int parts, void *scratch,
+                       int threads)
+{
+    const int blocks = dck_blocks_of(n), channels = x.c, tasks = blocks * channels;
+    const forward_call f = {k, x, x, n, blocks * (parts > 0 ? parts : 1), training, scratch};
+    if (!training) {
+        for (int c = 0; c < channels; c++)
+            write_affine(k, k->mean[c], 1 / sqrtf(k->variance[c] + k->epsilon), c, affine);
+        return;
+    }
+    if (parts == 0) {
+#pragma omp parallel for schedule(static)                                                                              \
+    num_threads(threads) if (dck_plane_floats(x) * (size_t)tasks > DCK_SERIAL_FLOATS)
+        for (int t = 0; t < tasks; t++)
+            measure_plane(&f, t / channels, t % channels);
+    }
+    for (int c = 0; c < channels; c++) {
+        finish_channel(&f, c);
+        write_affine(k, k->saved[c], k->saved[channels + c], c, affine);
+    }
+}
+
 /* dx = a * dy + b + c * (x - mean): the gradient through the batch's mean and variance. */
 typedef struct gradient {
     float mean, a, b, c;
@@ -263,16 +292,21 @@ static void finish_gradients(const backward_call *g, int channel)
         g->dbeta[channel] = (float)sums[0];
 }
 
-static void differentiate_plane(const backward_call *g, int block, int channel)
+static gradient gradient_of(const backward_call *g, int channel)
 {
     const dck_norm *k = g->k;
     const double inverse = (double)k->saved[g->x.c + channel], count = (double)g->n * g->x.h * g->x.w;
     const double a = k->gamma ? (double)k->gamma[channel] * inverse : inverse;
     const double *sums = g->total + 2 * (size_t)channel;
-    const gradient factors = {.mean = k->saved[channel],
-                              .a = (float)a,
-                              .b = (float)(-a * sums[0] / count),
-                              .c = (float)(-a * inverse * inverse * sums[1] / count)};
+    return (gradient){.mean = k->saved[channel],
+                      .a = (float)a,
+                      .b = (float)(-a * sums[0] / count),
+                      .c = (float)(-a * inverse * inverse * sums[1] / count)};
+}
+
+static void differentiate_plane(const backward_call *g, int block, int channel)
+{
+    const gradient factors = gradient_of(g, channel);
     const float *x = dck_plane(g->x, block, channel), *dy = dck_plane(g->dy, block, channel);
     float *dx = dck_plane(g->dx, block, channel);
     const int lanes = dck_lanes_of(block, g->n);
@@ -310,5 +344,24 @@ void DCK(norm_backward)(const dck_norm *k, dck_view x, dck_view dy, dck_view dx,
             for (int t = 0; t < tasks; t++)
                 differentiate_plane(&g, t / channels, t % channels);
         }
+    }
+}
+
+void DCK(norm_factors)(const dck_norm *k, dck_view x, dck_view dy, float *factors, float *dgamma, float *dbeta, int n,
+                       void *scratch, int threads)
+{
+    const int blocks = dck_blocks_of(n), channels = x.c, tasks = blocks * channels;
+    double *partial = scratch;
+    const backward_call g = {k, x, dy, x, false, dgamma, dbeta, n, blocks, partial, partial + 2 * (size_t)tasks};
+#pragma omp parallel for schedule(static)                                                                              \
+    num_threads(threads) if (dck_plane_floats(x) * (size_t)tasks > DCK_SERIAL_FLOATS)
+    for (int t = 0; t < tasks; t++)
+        reduce_plane(&g, t / channels, t % channels);
+    for (int c = 0; c < channels; c++) {
+        finish_gradients(&g, c);
+        const gradient d = gradient_of(&g, c);
+        factors[3 * c] = d.a;
+        factors[3 * c + 1] = d.c;
+        factors[3 * c + 2] = d.b - d.c * d.mean;
     }
 }

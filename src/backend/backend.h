@@ -18,6 +18,8 @@ typedef struct dc_view {
     float *data; /* NULL: absent */
     dc_shape shape;
     size_t stride;
+    const float *affine; /* a deferred batch norm (graph/plan.h), one read through it: affine[2 c] * stored +
+                            affine[2 c + 1] for channel c of the range; NULL: the tensor is what is stored */
 } dc_view;
 
 /* One step's inputs and circumstances, the same for all of its kernels. */
@@ -40,6 +42,14 @@ typedef enum dc_grad_kind { DC_GRAD_WEIGHTS = 1, DC_GRAD_ALPHA = 2 } dc_grad_kin
 /* A prepared kernel: owned and cached by the backend, shared by equal nodes. */
 typedef struct dc_kernel dc_kernel;
 
+/* A convolution's share in the deferred batch norm after it (graph/plan.h); saved NULL: none. */
+typedef struct dc_norm_share {
+    void *saved;   /* what the batch norm saves, for backward: by then it has run */
+    void *scratch; /* the batch norm's forward scratch, for moments */
+    int channels;  /* of the batch norm, in which the convolution's output begins at first_channel */
+    int first_channel;
+} dc_norm_share;
+
 typedef struct dc_kernel_args {
     const dc_step *step;
     int batch; /* planned */
@@ -50,7 +60,11 @@ typedef struct dc_kernel_args {
     float *const *params;  /* values, in the node's order */
     void *saved;
     void *scratch;
-    const int *index; /* MIX */
+    const int *index;   /* MIX */
+    bool deferred;      /* BATCH_NORM: fill output.affine instead of the output */
+    bool grad_deferred; /* BATCH_NORM: the convolutions before it leave moments in its forward scratch, and want factors
+                           in `saved` instead of the gradient of its input */
+    dc_norm_share norm; /* CONV */
     /* backward only */
     dc_view output_grad;        /* CROSS_ENTROPY: absent (its gradient is attr.weight) */
     const dc_view *input_grads; /* data NULL where not wanted; MIX: [0] is the softmax's, zeroed before backward, always
@@ -81,8 +95,9 @@ typedef struct dc_adam {
 typedef struct dc_backend dc_backend;
 
 /* Every operation below is required. What is optional are abilities that save passes over memory, told by the layout
- * (graph/plan.h): relu folded into convolutions (folds_relu) and concat by reference (concat_views). Where a backend
- * lacks one, the plan makes it of required operations; the tests run every network both ways. */
+ * (graph/plan.h): relu folded into convolutions (folds_relu), concat by reference (concat_views), batch norm applied by
+ * its readers (defers_norm, takes_norm). Where a backend lacks one, the plan makes it of required operations; the tests
+ * run every network both ways. */
 typedef struct dc_backend_interface {
     const char *name;
     void (*destroy)(dc_backend *);

@@ -8,6 +8,7 @@ typedef struct bound_node {
     const dc_kernel *kernel; /* NULL: nothing to run */
     dc_kernel_args args;
     void *saved, *forward_scratch, *backward_scratch;
+    dc_kernel_args again; /* of a recomputed value: forward, into the place where its reader looks in backward */
     float *param_grads[DC_MAX_PARAMS]; /* as bound; args.param_grads holds those wanted now */
 } bound_node;
 
@@ -58,7 +59,20 @@ static dc_view view_of(const dc_executor *e, int id, dc_place place)
     size_t channel = (size_t)node->shape.h * (size_t)node->shape.w * block;
     view.data = (float *)at(e, place.offset_bytes) + (size_t)place.first_channel * channel;
     view.stride = (size_t)place.storage_channels * channel;
+    if (place.affine_bytes != SIZE_MAX)
+        view.affine = (const float *)at(e, place.affine_bytes) + 2 * (size_t)place.first_channel;
     return view;
+}
+
+static dc_norm_share norm_share_of(const dc_executor *e, const dc_plan_node *planned)
+{
+    if (planned->norm < 0)
+        return (dc_norm_share){0};
+    const dc_plan_node *norm = &e->plan->nodes[planned->norm];
+    return (dc_norm_share){.saved = at(e, norm->saved_offset_bytes),
+                           .scratch = at(e, norm->forward_scratch_offset_bytes),
+                           .channels = e->graph->nodes[planned->norm].shape.c,
+                           .first_channel = planned->norm_channel};
 }
 
 static void point_at_arena(dc_executor *e)
@@ -82,6 +96,10 @@ static void point_at_arena(dc_executor *e)
         bound->forward_scratch = at(e, planned->forward_scratch_offset_bytes);
         bound->backward_scratch = at(e, planned->backward_scratch_offset_bytes);
         bound->args.saved = bound->saved;
+        bound->args.norm = norm_share_of(e, planned);
+        bound->again = bound->args;
+        bound->again.output = view_of(e, i, planned->again);
+        bound->again.scratch = at(e, planned->again_scratch_offset_bytes);
     }
 }
 
@@ -122,6 +140,8 @@ static dc_status bind_arrays(dc_executor *e)
                                        .input_grads = views + node->n_inputs,
                                        .accumulate = planned->accumulate,
                                        .index = node->index,
+                                       .deferred = planned->deferred,
+                                       .grad_deferred = planned->grad_deferred,
                                        .params = pointers,
                                        .param_grads = pointers + DC_MAX_PARAMS};
         views += 2 * node->n_inputs;
@@ -208,13 +228,40 @@ dc_status dc_executor_forward(dc_executor *e, const dc_step *step)
     return DC_OK;
 }
 
+/* Computes again what node i is about to read and was not kept. */
+static dc_status recompute_input(dc_executor *e, int i, const dc_step *step)
+{
+    bound_node *source = &e->nodes[e->plan->nodes[i].recomputed];
+    source->again.step = step;
+    return e->backend->call->forward(e->backend, source->kernel, &source->again);
+}
+
+/* A node's backward. */
+static dc_status backward_node(dc_executor *e, int i, const dc_step *step)
+{
+    bound_node *bound = &e->nodes[i];
+    const dc_plan_node *planned = &e->plan->nodes[i];
+    bound->args.step = step;
+    bound->args.scratch = bound->backward_scratch;
+    if (planned->recomputed < 0)
+        return e->backend->call->backward(e->backend, bound->kernel, &bound->args);
+    if (bound->args.param_grads[0] || planned->relu_input)
+        DC_TRY(recompute_input(e, i, step));
+    dc_view *input = (dc_view *)bound->args.inputs;
+    const dc_view forward = *input;
+    *input = e->nodes[planned->recomputed].again.output;
+    dc_status status = e->backend->call->backward(e->backend, bound->kernel, &bound->args);
+    *input = forward;
+    return status;
+}
+
 /* Sets which parameter gradients this call computes; true when there is anything to do for the node. */
 static bool choose_gradients(dc_executor *e, int id, unsigned what)
 {
     const dc_node *node = &e->graph->nodes[id];
     bound_node *bound = &e->nodes[id];
     float **param_grads = (float **)bound->args.param_grads;
-    bool any = false;
+    bool any = e->plan->nodes[id].grad_deferred;
     for (int p = 0; p < node->n_params; p++) {
         dc_role role = e->graph->params[node->params[p]].role;
         bool wanted =
@@ -269,9 +316,7 @@ dc_status dc_executor_backward(dc_executor *e, const dc_step *step, unsigned wha
         if (!bound->kernel || !e->plan->nodes[i].needs_grad) {
             DC_TRY(zero_param_gradients(e, i));
         } else if (any) {
-            bound->args.step = step;
-            bound->args.scratch = bound->backward_scratch;
-            DC_TRY(e->backend->call->backward(e->backend, bound->kernel, &bound->args));
+            DC_TRY(backward_node(e, i, step));
         }
         if (hook && e->graph->nodes[i].n_params)
             DC_TRY(hook(context, e->graph, i));
@@ -318,5 +363,8 @@ dc_status dc_executor_read(dc_executor *e, int node, int n_images, float *values
 
 dc_status dc_executor_read_grad(dc_executor *e, int node, int n_images, float *values)
 {
-    return read_view(e, node, e->nodes[node].args.output_grad, n_images, values);
+    dc_view grad = e->nodes[node].args.output_grad;
+    if (e->plan->nodes[node].norm >= 0) /* what lies there is the gradient behind the batch norm */
+        grad.data = NULL;
+    return read_view(e, node, grad, n_images, values);
 }

@@ -28,8 +28,12 @@ typedef struct maker {
     int *value_channel; /* first channel there */
     int *grad_root;
     int *grad_channel;
+    bool *normalised; /* by root: some of its storage is seen through scales and shifts, which lie behind it */
     interval *values, *grads, *saved, *forward_scratch, *backward_scratch; /* by node; bytes 0: none */
+    interval *again, *again_scratch;                                       /* of recomputed nodes */
 } maker;
+
+enum { N_INTERVALS = 7 }; /* a node */
 
 bool dc_op_backward_reads_inputs(dc_op op)
 {
@@ -39,6 +43,13 @@ bool dc_op_backward_reads_inputs(dc_op op)
 bool dc_op_backward_reads_output(dc_op op)
 {
     return op == DC_OP_RELU || op == DC_OP_MAX_POOL || op == DC_OP_SOFTMAX;
+}
+
+bool dc_op_reads_deferred(dc_op op)
+{
+    return op == DC_OP_CONV || op == DC_OP_RELU || op == DC_OP_MAX_POOL || op == DC_OP_AVG_POOL ||
+           op == DC_OP_GLOBAL_AVG_POOL || op == DC_OP_ADD || op == DC_OP_MIX || op == DC_OP_CONCAT ||
+           op == DC_OP_ZERO || op == DC_OP_DROP_PATH;
 }
 
 static int backward_step(const maker *m, int node)
@@ -104,8 +115,32 @@ static void fold_relus(maker *m)
         }
 }
 
-/* A concat whose inputs can be computed right in their place. In backward its own gradient is written first, whole, so
- * every other reader of an input (also another concat) must come before it. */
+/* A batch norm that alone reads its input, and whose readers can all read through it, is deferred. */
+static void defer_norms(maker *m)
+{
+    const dc_graph *g = m->graph;
+    dc_plan_node *nodes = m->plan->nodes;
+    if (!m->layout->defers_norm)
+        return;
+    for (int i = 0; i < m->n; i++) {
+        int x = g->nodes[i].op == DC_OP_BATCH_NORM ? nodes[i].sources[0] : -1;
+        nodes[i].deferred = x >= 0 && nodes[i].active && !m->kept[i] && !m->kept[x] && m->n_readers[x] == 1 &&
+                            g->nodes[x].op != DC_OP_INPUT && !nodes[x].deferred;
+    }
+    for (int i = 0; i < m->n; i++)
+        if (nodes[i].active && !dc_op_reads_deferred(g->nodes[i].op))
+            for (int k = 0; k < g->nodes[i].n_inputs; k++)
+                nodes[nodes[i].sources[k]].deferred = false;
+}
+
+/* A concat of deferred batch norms: where its inputs lie in place, it is read through their scales and shifts. */
+static bool joins_deferred(const maker *m, int id)
+{
+    return m->graph->nodes[id].op == DC_OP_CONCAT && m->plan->nodes[m->graph->nodes[id].inputs[0]].deferred;
+}
+
+/* A concat whose inputs can be computed right in their place, all or none of them deferred. In backward its own
+ * gradient is written first, whole, so every other reader of an input (also another concat) must come before it. */
 static bool can_view(const maker *m, int id)
 {
     const dc_node *node = &m->graph->nodes[id];
@@ -113,7 +148,7 @@ static bool can_view(const maker *m, int id)
         int x = node->inputs[k];
         const dc_node *input = &m->graph->nodes[x];
         if (input->op == DC_OP_INPUT || (input->op == DC_OP_RELU && m->plan->nodes[x].folded) ||
-            m->last_reader[x] != id)
+            m->last_reader[x] != id || m->plan->nodes[x].deferred != joins_deferred(m, id) || joins_deferred(m, x))
             return false;
         for (int j = 0; j < k; j++)
             if (node->inputs[j] == x)
@@ -122,26 +157,76 @@ static bool can_view(const maker *m, int id)
     return true;
 }
 
-static void place_concats(maker *m)
+/* The inputs of node i have, one after the other, the root of i. */
+static void share_root(const maker *m, int i, int *root, int *channel)
+{
+    int at = channel[i];
+    for (int k = 0; k < m->graph->nodes[i].n_inputs; k++) {
+        int x = m->plan->nodes[i].sources[k];
+        root[x] = root[i];
+        channel[x] = at;
+        at += m->graph->nodes[x].shape.c;
+    }
+}
+
+static void place_values(maker *m)
 {
     for (int i = 0; i < m->n; i++) {
         m->value_root[i] = i;
         m->value_channel[i] = 0;
     }
-    if (!m->layout->concat_views)
-        return;
     for (int i = m->n - 1; i >= 0; i--) { /* outer concats first: their place is known when inner ones ask for it */
-        const dc_node *node = &m->graph->nodes[i];
-        if (node->op != DC_OP_CONCAT || !m->plan->nodes[i].active || !can_view(m, i))
+        dc_plan_node *planned = &m->plan->nodes[i];
+        if (m->graph->nodes[i].op == DC_OP_CONCAT)
+            planned->folded = m->layout->concat_views && planned->active && can_view(m, i);
+        if (planned->deferred)
+            m->normalised[m->value_root[i]] = true;
+        if (planned->deferred || (planned->folded && m->graph->nodes[i].op == DC_OP_CONCAT))
+            share_root(m, i, m->value_root, m->value_channel);
+    }
+}
+
+/* The convolutions whose outputs a deferred batch norm reads, one or those of a concat in place, do a part of it if
+ * all of them can. */
+static void link_norms(maker *m)
+{
+    dc_plan_node *nodes = m->plan->nodes;
+    for (int i = 0; i < m->n; i++)
+        nodes[i].norm = -1;
+    for (int i = 0; i < m->n; i++) {
+        if (!nodes[i].deferred || !m->layout->takes_norm)
             continue;
-        m->plan->nodes[i].folded = true;
-        int channel = m->value_channel[i];
-        for (int k = 0; k < node->n_inputs; k++) {
-            int x = node->inputs[k];
-            m->value_root[x] = m->value_root[i];
-            m->value_channel[x] = channel;
-            channel += m->graph->nodes[x].shape.c;
+        int x = nodes[i].sources[0];
+        bool parts = m->graph->nodes[x].op == DC_OP_CONCAT && nodes[x].folded;
+        int n = parts ? m->graph->nodes[x].n_inputs : 1;
+        const int *producers = parts ? nodes[x].sources : &nodes[i].sources[0];
+        nodes[i].grad_deferred = n > 0;
+        for (int k = 0; k < n; k++)
+            nodes[i].grad_deferred &= m->graph->nodes[producers[k]].op == DC_OP_CONV &&
+                                      m->n_readers[producers[k]] == 1 && !m->kept[producers[k]] &&
+                                      m->layout->takes_norm(m->layout->context, m->graph, producers[k]);
+        if (nodes[i].grad_deferred)
+            nodes[x].norm = i; /* also of a concat, which runs nothing */
+        for (int k = 0, channel = 0; k < n && nodes[i].grad_deferred; k++) {
+            nodes[producers[k]].norm = i;
+            nodes[producers[k]].norm_channel = channel;
+            channel += m->graph->nodes[producers[k]].shape.c;
         }
+    }
+}
+
+/* What a single convolution reads in backward can be computed again for it. */
+static void choose_recomputed(maker *m)
+{
+    dc_plan_node *nodes = m->plan->nodes;
+    for (int i = 0; i < m->n; i++) {
+        nodes[i].recomputed = -1;
+        if (!m->options->training || !m->layout->recomputes || m->graph->nodes[i].op != DC_OP_CONV || !nodes[i].active)
+            continue;
+        int x = nodes[i].sources[0];
+        if (m->n_readers[x] == 1 && !m->kept[x] && m->value_root[x] == x && m->graph->nodes[x].op == DC_OP_CONV &&
+            nodes[x].norm < 0 && nodes[x].recomputed < 0 && m->layout->recomputes(m->layout->context, m->graph, x))
+            nodes[i].recomputed = x;
     }
 }
 
@@ -195,13 +280,15 @@ static dc_status order_gradient_writes(maker *m)
     if (!written)
         return DC_ERR_MEMORY;
     for (int i = 0; i < m->n; i++) {
-        m->grad_root[i] = m->value_root[i];
-        m->grad_channel[i] = m->value_channel[i];
+        m->grad_root[i] = i;
+        m->grad_channel[i] = 0;
     }
     for (int i = m->n - 1; i >= 0; i--) {
         dc_plan_node *node = &m->plan->nodes[i];
         bool *wants = (bool *)node->wants, *accumulate = (bool *)node->accumulate;
-        if (!node->needs_grad || node->folded)
+        if (node->grad_deferred || (node->folded && m->graph->nodes[i].op == DC_OP_CONCAT))
+            share_root(m, i, m->grad_root, m->grad_channel);
+        if (!node->needs_grad || node->folded || node->grad_deferred)
             continue;
         for (int k = 0; k < m->graph->nodes[i].n_inputs; k++) {
             int x = node->sources[k];
@@ -240,6 +327,11 @@ static size_t tensor_bytes(const maker *m, int id)
     return images * (size_t)s.c * (size_t)s.h * (size_t)s.w * sizeof(float);
 }
 
+static size_t affine_bytes(const maker *m, int id)
+{
+    return 2 * (size_t)m->graph->nodes[id].shape.c * sizeof(float);
+}
+
 static void value_lifetimes(maker *m)
 {
     for (int i = 0; i < m->n; i++) {
@@ -251,18 +343,24 @@ static void value_lifetimes(maker *m)
         extend(mine, i);
         if (m->kept[i] || node->batch_free)
             extend(mine, 2 * m->n);
-        if (planned->needs_grad && dc_op_backward_reads_output(node->op))
+        if (planned->needs_grad && (dc_op_backward_reads_output(node->op) || planned->norm >= 0))
             extend(mine, backward_step(m, i));
         for (int k = 0; k < node->n_inputs; k++) {
             interval *read = &m->values[m->value_root[planned->sources[k]]];
             extend(read, i);
-            if (planned->needs_grad && dc_op_backward_reads_inputs(node->op))
-                extend(read, backward_step(m, i));
+            if (!planned->needs_grad || !dc_op_backward_reads_inputs(node->op))
+                continue;
+            if (planned->recomputed == planned->sources[k])
+                read = &m->again[planned->recomputed];
+            extend(read, backward_step(m, i));
         }
     }
-    for (int i = 0; i < m->n; i++)
+    for (int i = 0; i < m->n; i++) {
         if (m->values[i].end >= 0 && m->graph->nodes[i].op != DC_OP_INPUT)
-            m->values[i].bytes = tensor_bytes(m, i);
+            m->values[i].bytes = tensor_bytes(m, i) + (m->normalised[i] ? affine_bytes(m, i) : 0);
+        if (m->again[i].end >= 0)
+            m->again[i].bytes = tensor_bytes(m, i);
+    }
 }
 
 static void gradient_lifetimes(maker *m)
@@ -296,6 +394,14 @@ static void extra_lifetimes(maker *m)
                          &m->forward_scratch[i].bytes, &m->backward_scratch[i].bytes);
         extend(&m->saved[i], i);
         extend(&m->forward_scratch[i], i);
+        if (planned->norm >= 0)
+            extend(&m->forward_scratch[planned->norm], i);
+        if (planned->norm >= 0 && planned->needs_grad)
+            extend(&m->saved[planned->norm], backward_step(m, i));
+        if (m->again[i].bytes) {
+            m->again_scratch[i] = m->again[i];
+            m->again_scratch[i].bytes = m->forward_scratch[i].bytes;
+        }
         if (planned->needs_grad) {
             extend(&m->saved[i], backward_step(m, i));
             extend(&m->backward_scratch[i], backward_step(m, i));
@@ -415,20 +521,26 @@ static void fill_places(maker *m)
     for (int i = 0; i < m->n; i++) {
         dc_plan_node *node = &m->plan->nodes[i];
         const interval *value = &m->values[m->value_root[i]], *grad = &m->grads[m->grad_root[i]];
-        const dc_place nowhere = {.offset_bytes = SIZE_MAX};
+        const dc_place nowhere = {.offset_bytes = SIZE_MAX, .affine_bytes = SIZE_MAX};
         bool relu = node->folded && m->graph->nodes[i].op == DC_OP_RELU;
+        bool seen_through = node->deferred || (node->folded && joins_deferred(m, i));
         node->value =
             !node->active || relu || !value->bytes
                 ? nowhere
-                : (dc_place){value->offset_bytes, m->graph->nodes[m->value_root[i]].shape.c, m->value_channel[i]};
+                : (dc_place){value->offset_bytes, m->graph->nodes[m->value_root[i]].shape.c, m->value_channel[i],
+                             seen_through ? value->offset_bytes + tensor_bytes(m, m->value_root[i]) : SIZE_MAX};
         node->grad = !node->needs_grad || relu || !grad->bytes
                          ? nowhere
-                         : (dc_place){grad->offset_bytes, m->graph->nodes[m->grad_root[i]].shape.c, m->grad_channel[i]};
+                         : (dc_place){grad->offset_bytes, m->graph->nodes[m->grad_root[i]].shape.c, m->grad_channel[i],
+                                      SIZE_MAX};
+        node->again =
+            m->again[i].bytes ? (dc_place){m->again[i].offset_bytes, m->graph->nodes[i].shape.c, 0, SIZE_MAX} : nowhere;
         node->saved_offset_bytes = m->saved[i].bytes ? m->saved[i].offset_bytes : SIZE_MAX;
         node->forward_scratch_offset_bytes =
             m->forward_scratch[i].bytes ? m->forward_scratch[i].offset_bytes : SIZE_MAX;
         node->backward_scratch_offset_bytes =
             m->backward_scratch[i].bytes ? m->backward_scratch[i].offset_bytes : SIZE_MAX;
+        node->again_scratch_offset_bytes = m->again_scratch[i].bytes ? m->again_scratch[i].offset_bytes : SIZE_MAX;
     }
 }
 
@@ -437,18 +549,21 @@ static void fill_places(maker *m)
 static dc_status make(maker *m, interval *all)
 {
     const interval unused = {.begin = 1 << 30, .end = -1};
-    for (int i = 0; i < 5 * m->n; i++)
+    for (int i = 0; i < N_INTERVALS * m->n; i++)
         all[i] = unused;
     mark_active(m);
     fold_relus(m);
     count_readers(m);
-    place_concats(m);
+    defer_norms(m);
+    place_values(m);
+    link_norms(m);
+    choose_recomputed(m);
     DC_TRY(mark_gradients(m));
     DC_TRY(order_gradient_writes(m));
     value_lifetimes(m);
     gradient_lifetimes(m);
     extra_lifetimes(m);
-    DC_TRY(assign_offsets(m, all, 5 * m->n));
+    DC_TRY(assign_offsets(m, all, N_INTERVALS * m->n));
     fill_places(m);
     return DC_OK;
 }
@@ -495,17 +610,34 @@ dc_status dc_plan_create(const dc_graph *graph, const dc_plan_layout *layout, co
     plan->training = options->training;
     size_t n = (size_t)graph->n_nodes;
     int *ints = dc_alloc_zeroed(6 * n * sizeof *ints);
-    bool *kept = dc_alloc_zeroed(n);
-    interval *all = dc_alloc(5 * n * sizeof *all);
-    dc_status status = ints && kept && all ? allocate(graph, plan) : DC_ERR_MEMORY;
+    bool *flags = dc_alloc_zeroed(2 * n);
+    interval *all = dc_alloc(N_INTERVALS * n * sizeof *all);
+    dc_status status = ints && flags && all ? allocate(graph, plan) : DC_ERR_MEMORY;
     if (status == DC_OK) {
-        maker m = {graph,    layout,  options,      plan,         (int)n,       ints,
-                   ints + n, kept,    ints + 2 * n, ints + 3 * n, ints + 4 * n, ints + 5 * n,
-                   all,      all + n, all + 2 * n,  all + 3 * n,  all + 4 * n};
+        maker m = {.graph = graph,
+                   .layout = layout,
+                   .options = options,
+                   .plan = plan,
+                   .n = (int)n,
+                   .last_reader = ints,
+                   .n_readers = ints + n,
+                   .kept = flags,
+                   .value_root = ints + 2 * n,
+                   .value_channel = ints + 3 * n,
+                   .grad_root = ints + 4 * n,
+                   .grad_channel = ints + 5 * n,
+                   .normalised = flags + n,
+                   .values = all,
+                   .grads = all + n,
+                   .saved = all + 2 * n,
+                   .forward_scratch = all + 3 * n,
+                   .backward_scratch = all + 4 * n,
+                   .again = all + 5 * n,
+                   .again_scratch = all + 6 * n};
         status = make(&m, all);
     }
     free(ints);
-    free(kept);
+    free(flags);
     free(all);
     if (status != DC_OK) {
         dc_plan_destroy(plan);

@@ -2,8 +2,11 @@
  * what the backend can do; it runs nothing itself, so that it also tells the memory of a job before it is queued.
  *
  * Every value, gradient, saved quantity and workspace gets a place in ONE arena by its lifetime over the steps
- * (forward nodes in order, then backward nodes in reverse). Where the backend allows it, a relu is folded into the
- * convolutions that read it and the inputs of a concat lie inside its output, so neither moves a byte. */
+ * (forward nodes in order, then backward nodes in reverse). Where the backend allows it, four things cost no pass over
+ * memory: a relu is folded into the convolutions that read it; the inputs of a concat lie inside its output; a batch
+ * norm is deferred: its output is not stored, its readers scale and shift its input on load, and the convolution before
+ * it does the same with the gradient; an output that is cheaper to compute again than to keep is recomputed in
+ * backward. */
 #ifndef DC_GRAPH_PLAN_H
 #define DC_GRAPH_PLAN_H
 
@@ -14,6 +17,12 @@ typedef struct dc_plan_layout {
     int lane;          /* the batch is rounded up to a multiple of this many images (CPU: 16) */
     bool folds_relu;   /* convolutions can apply relu to their input on load */
     bool concat_views; /* a channel range of a tensor is a valid operand */
+    bool defers_norm;  /* readers of a batch norm (dc_op_reads_deferred) can apply it on load */
+    /* Whether the convolution `node` can leave the moments of its output to the batch norm after it, and compute its
+     * output's gradient from that of the normalised one. NULL: none can. */
+    bool (*takes_norm)(const void *context, const dc_graph *graph, int node);
+    /* Whether the output of `node` is to be recomputed in backward instead of kept. NULL: never. */
+    bool (*recomputes)(const void *context, const dc_graph *graph, int node);
     /* bytes that the kernel of `node` keeps from forward to backward, and scratch bytes in each direction */
     void (*extra)(const void *context, const dc_graph *graph, int node, int batch, bool relu_input, size_t *saved_bytes,
                   size_t *forward_scratch_bytes, size_t *backward_scratch_bytes);
@@ -25,19 +34,30 @@ typedef struct dc_place {
     size_t offset_bytes;  /* in the arena; SIZE_MAX: it has no place */
     int storage_channels; /* channels of the stored tensor, >= the tensor's own */
     int first_channel;    /* of the range */
+    size_t affine_bytes;  /* in the arena, of the stored tensor's [storage_channels][2] scales and shifts that make the
+                             tensor of what is stored; SIZE_MAX: it is what is stored */
 } dc_place;
 
 typedef struct dc_plan_node {
     bool active;        /* is computed */
     bool folded;        /* a relu that its readers apply, or a concat whose inputs already lie in place */
     bool relu_input;    /* a convolution that applies the relu before it: reads the relu's input instead */
+    bool deferred;      /* a batch norm whose output is its input seen through scales and shifts */
+    int norm;           /* a convolution: the deferred batch norm that it leaves moments to and whose output's gradient
+                           stands for the gradient of its own; else -1 */
+    int norm_channel;   /* the convolution's first channel in that batch norm */
+    bool grad_deferred; /* a batch norm whose input's gradient is computed by the convolutions before it */
+    int recomputed;     /* the input that is computed again before this node's backward, or -1 */
     bool needs_grad;    /* training: a gradient of this output is computed: a loss depends on it, and it on
                            a parameter */
     const int *sources; /* n_inputs node ids to really read (a folded relu replaced by its input) */
     dc_place value, grad;
+    dc_place again;         /* of a recomputed value, while its reader runs backward */
     const bool *wants;      /* per input: its gradient is computed here */
     const bool *accumulate; /* per input: its gradient has been written by a later node: add to it */
-    size_t saved_offset_bytes, forward_scratch_offset_bytes, backward_scratch_offset_bytes; /* SIZE_MAX: none */
+    /* SIZE_MAX: none. A deferred batch norm's forward scratch is there from the first of its convolutions on (moments),
+     * what it saved until the last of them has run backward. again_scratch: forward scratch of a recomputation. */
+    size_t saved_offset_bytes, forward_scratch_offset_bytes, backward_scratch_offset_bytes, again_scratch_offset_bytes;
 } dc_plan_node;
 
 typedef struct dc_plan {
@@ -65,6 +85,9 @@ typedef struct dc_plan_options {
  * (Every operation may also read what its forward left in `saved`.) */
 bool dc_op_backward_reads_inputs(dc_op op);
 bool dc_op_backward_reads_output(dc_op op);
+
+/* The operations that must be able to read a deferred batch norm, where the layout defers any. */
+bool dc_op_reads_deferred(dc_op op);
 
 dc_status dc_plan_create(const dc_graph *graph, const dc_plan_layout *layout, const dc_plan_options *options,
                          dc_plan **plan);

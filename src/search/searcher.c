@@ -291,8 +291,8 @@ void dc_searcher_close(dc_searcher *s)
 
 /* ---- memory, before it runs ---- */
 
-/* Different (source, operation) pairs throughout, of the operations that keep the most tensors: no derived cell is
- * heavier. */
+/* Different (source, operation) pairs throughout, of the operations that keep the most tensors: no derived cell keeps
+ * more. */
 static dc_genotype heaviest_genotype(void)
 {
     static const dc_choice heaviest[DC_CELL_KEPT] = {
@@ -336,6 +336,8 @@ dc_status dc_search_plan(dc_backend *backend, const dc_dataset *dataset, const d
     *memory = (dc_search_memory){0};
     DC_TRY(plan_supernet(backend, options, NULL, batch, &union_memory));
     DC_TRY(plan_supernet(backend, options, &heaviest, batch, memory));
+    if (options->supernet.derived_cells) /* the gaps between tensors that do not fit depend on the architecture */
+        memory->arena_bytes += memory->arena_bytes / 16;
     memory->model_bytes = union_memory.model_bytes;
     dc_loader_options loader = loader_options(options, backend, 0, ranks, NULL, 0);
     memory->data_bytes = 2 * dc_loader_bytes(dataset, &loader);

@@ -8,7 +8,7 @@ dc_view dc_batch_view(const dc_batch *batch, const dc_graph *graph, int lane)
 {
     dc_shape shape = graph->nodes[graph->input].shape;
     size_t stride = (size_t)shape.c * (size_t)shape.h * (size_t)shape.w * (size_t)lane;
-    return (dc_view){(float *)batch->images, shape, stride}; /* an input's memory is only read */
+    return (dc_view){.data = (float *)batch->images, .shape = shape, .stride = stride}; /* an input is only read */
 }
 
 dc_status dc_metrics_sum(const dc_comm *comm, dc_metrics *metrics)

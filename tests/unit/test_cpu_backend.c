@@ -79,7 +79,7 @@ static void images_go_in_and_out(void **state)
     must(b->call->alloc(b, 32 * IMAGE * sizeof(float), (void **)&memory));
     for (int i = 0; i < 32 * IMAGE; i++)
         memory[i] = NAN;
-    dc_view view = {memory, {C, H, W}, 16 * IMAGE};
+    dc_view view = {memory, {C, H, W}, 16 * IMAGE, NULL};
     must(b->call->write(b, view, N, in));
     /* image 17 is lane 1 of block 1; unused lanes of its block are finite */
     assert_float_equal(memory[16 * IMAGE + ((1 * H + 2) * W + 3) * 16 + 1], in[17 * IMAGE + (1 * H + 2) * W + 3], 0);

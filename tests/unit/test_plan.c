@@ -15,7 +15,7 @@
 
 enum { LANE = 16, BATCH = 20, PIECE = 64, N_GRAPHS = 400 };
 
-enum kind { VALUE = 1, GRAD, SAVED, SCRATCH };
+enum kind { VALUE = 1, GRAD, SAVED, SCRATCH, AFFINE };
 
 typedef struct memory {
     const dc_graph *graph;
@@ -99,11 +99,32 @@ static bool is_view(const memory *m, int node)
 
 /* ---- values ---- */
 
+/* The scales and shifts of a stored tensor: named after the concat that it is, or the only batch norm. */
+static void affine(memory *m, int node, bool write)
+{
+    int owner = node;
+    for (int i = 0; i < m->graph->n_nodes; i++)
+        for (int k = 0; k < m->graph->nodes[i].n_inputs && is_view(m, i); k++)
+            owner = m->graph->nodes[i].inputs[k] == node ? i : owner;
+    dc_place place = m->plan->nodes[node].value;
+    at_offset(m, owner, place.affine_bytes, (size_t)place.storage_channels * 2 * sizeof(float), AFFINE, write);
+}
+
 static void check_value(memory *m, int node)
 {
     const dc_node *n = &m->graph->nodes[node];
     if (n->op == DC_OP_INPUT)
         return;
+    assert_int_equal(m->plan->nodes[node].value.affine_bytes != SIZE_MAX,
+                     m->plan->nodes[node].deferred || (is_view(m, node) && m->plan->nodes[n->inputs[0]].deferred));
+    if (m->plan->nodes[node].deferred) { /* the input's, seen through an affine */
+        dc_place mine = m->plan->nodes[node].value, below = m->plan->nodes[m->plan->nodes[node].sources[0]].value;
+        assert_int_equal(mine.offset_bytes, below.offset_bytes);
+        assert_int_equal(mine.first_channel, below.first_channel);
+        affine(m, node, false);
+        check_value(m, m->plan->nodes[node].sources[0]);
+        return;
+    }
     if (!is_view(m, node)) {
         each(m, node, m->plan->nodes[node].value, tag(VALUE, node), false);
         return;
@@ -124,12 +145,18 @@ static void own_extra(memory *m, int node, bool backward, bool write)
     const dc_plan_node *p = &m->plan->nodes[node];
     size_t saved, forward_bytes, backward_bytes;
     extra(NULL, m->graph, node, 0, false, &saved, &forward_bytes, &backward_bytes);
+    if (!backward && write && p->norm >= 0) { /* moments, among those of the convolutions beside it */
+        size_t moments, other;
+        extra(NULL, m->graph, p->norm, 0, false, &other, &moments, &other);
+        if (p->norm_channel == 0)
+            at_offset(m, p->norm, m->plan->nodes[p->norm].forward_scratch_offset_bytes, moments, SCRATCH, true);
+    }
     if (!backward || !write)
         at_offset(m, node, p->saved_offset_bytes, saved, SAVED, write);
     if (backward)
         at_offset(m, node, p->backward_scratch_offset_bytes, backward_bytes, SCRATCH, write);
     else
-        at_offset(m, node, p->forward_scratch_offset_bytes, forward_bytes, SCRATCH, write);
+        at_offset(m, node, p->forward_scratch_offset_bytes, forward_bytes, SCRATCH, write && !p->grad_deferred);
 }
 
 static bool runs(const memory *m, int node)
@@ -142,7 +169,10 @@ static void forward(memory *m, int node)
 {
     const dc_plan_node *p = &m->plan->nodes[node];
     own_extra(m, node, false, true);
-    each(m, node, p->value, tag(VALUE, node), true);
+    if (p->deferred)
+        affine(m, node, true);
+    else
+        each(m, node, p->value, tag(VALUE, node), true);
     own_extra(m, node, false, false);
     for (int k = 0; k < m->graph->nodes[node].n_inputs; k++) {
         int x = p->sources[k];
@@ -203,12 +233,34 @@ static void backward_reads(memory *m, int node)
 {
     const dc_node *n = &m->graph->nodes[node];
     own_extra(m, node, true, false);
+    const dc_plan_node *p = &m->plan->nodes[node];
     if (n->op != DC_OP_CROSS_ENTROPY)
         check_grad(m, node);
-    if (dc_op_backward_reads_output(n->op))
+    if (dc_op_backward_reads_output(n->op) || p->norm >= 0)
         check_value(m, node);
+    if (p->norm >= 0) {
+        size_t saved, other;
+        extra(NULL, m->graph, p->norm, 0, false, &saved, &other, &other);
+        at_offset(m, p->norm, m->plan->nodes[p->norm].saved_offset_bytes, saved, SAVED, false);
+    }
     for (int k = 0; k < n->n_inputs && dc_op_backward_reads_inputs(n->op); k++)
-        check_value(m, m->plan->nodes[node].sources[k]);
+        if (p->sources[k] == p->recomputed)
+            each(m, p->recomputed, m->plan->nodes[p->recomputed].again, tag(VALUE, p->recomputed), false);
+        else
+            check_value(m, p->sources[k]);
+}
+
+/* The forward of what is computed again for node's backward. */
+static void recompute(memory *m, int node)
+{
+    const dc_plan_node *p = &m->plan->nodes[node];
+    size_t scratch, other;
+    extra(NULL, m->graph, node, 0, false, &other, &scratch, &other);
+    at_offset(m, node, p->again_scratch_offset_bytes, scratch, SCRATCH, true);
+    each(m, node, p->again, tag(VALUE, node), true);
+    at_offset(m, node, p->again_scratch_offset_bytes, scratch, SCRATCH, false);
+    for (int k = 0; k < m->graph->nodes[node].n_inputs; k++)
+        check_value(m, p->sources[k]);
 }
 
 static void backward(memory *m, int node)
@@ -217,16 +269,22 @@ static void backward(memory *m, int node)
     const dc_plan_node *p = &m->plan->nodes[node];
     if (n->op != DC_OP_CROSS_ENTROPY)
         assert_int_equal(m->written[node], readings(m, node));
+    if (p->recomputed >= 0)
+        recompute(m, p->recomputed);
     own_extra(m, node, true, true);
     for (int k = 0; k < n->n_inputs; k++) {
         int x = p->sources[k];
         if (!m->plan->nodes[x].needs_grad) {
             assert_false(p->wants[k]);
         } else if (!p->wants[k]) { /* it shares ours */
-            assert_int_equal(n->op, DC_OP_ADD);
+            assert_true(n->op == DC_OP_ADD || p->grad_deferred);
             assert_int_equal(readings(m, x), 1);
             assert_int_equal(m->plan->nodes[x].grad.offset_bytes, p->grad.offset_bytes);
             assert_int_equal(m->plan->nodes[x].grad.first_channel, p->grad.first_channel);
+            for (int j = 0; j < m->graph->nodes[x].n_inputs && is_view(m, x); j++) {
+                m->alias[m->graph->nodes[x].inputs[j]] = node;
+                m->written[m->graph->nodes[x].inputs[j]]++;
+            }
             m->alias[x] = node;
             m->written[x]++;
         } else {
@@ -295,7 +353,25 @@ static void check_plan(uint64_t seed, const dc_plan_layout *layout, dc_plan_opti
     dc_graph_destroy(g);
 }
 
-static const dc_plan_layout folding = {.lane = LANE, .folds_relu = true, .concat_views = true, .extra = extra};
+static bool takes_norm(const void *context, const dc_graph *graph, int node)
+{
+    (void)context, (void)graph;
+    return node % 3 != 0;
+}
+
+static bool recomputes(const void *context, const dc_graph *graph, int node)
+{
+    (void)context, (void)graph;
+    return node % 2 != 0;
+}
+
+static const dc_plan_layout folding = {.lane = LANE,
+                                       .folds_relu = true,
+                                       .concat_views = true,
+                                       .defers_norm = true,
+                                       .takes_norm = takes_norm,
+                                       .recomputes = recomputes,
+                                       .extra = extra};
 static const dc_plan_layout plain = {.lane = LANE, .extra = extra};
 
 static void nothing_that_is_read_was_overwritten_in_training(void **state)

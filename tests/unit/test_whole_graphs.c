@@ -142,7 +142,7 @@ static void machine_init(machine *m, dc_backend *backend, const dc_graph *g, boo
         host[i] = 2 * dc_rng_uniform((dc_rng_key){5, 6}, 0, i) - 1;
     for (int i = 0; i < BATCH; i++)
         labels[i] = i * 5 % CLASSES;
-    dc_view view = {m->images, {CHANNELS, SIZE, SIZE}, image * (size_t)backend->layout.lane};
+    dc_view view = {m->images, {CHANNELS, SIZE, SIZE}, image * (size_t)backend->layout.lane, NULL};
     must(backend->call->write(backend, view, BATCH, host));
     must(backend->call->copy_in(backend, m->labels, labels, sizeof labels));
     m->step = (dc_step){.images = view,

@@ -69,7 +69,12 @@ static dc_status cpu_write(dc_backend *backend, dc_view view, int n_images, cons
 
 static dc_status cpu_read(dc_backend *backend, dc_view view, int n_images, float *nchw)
 {
+    const size_t plane = (size_t)view.shape.h * (size_t)view.shape.w;
     cpu_of(backend)->kernels->to_nchw(lanes(view), n_images, nchw);
+    for (size_t i = 0, n = view.affine ? (size_t)n_images * (size_t)view.shape.c * plane : 0; i < n; i++) {
+        const float *affine = view.affine + 2 * (i / plane % (size_t)view.shape.c);
+        nchw[i] = affine[0] * nchw[i] + affine[1];
+    }
     return DC_OK;
 }
 
@@ -177,6 +182,21 @@ static void cpu_extra(const void *context, const dc_graph *graph, int node, int 
     *saved_bytes = extra.saved_bytes;
     *forward_scratch_bytes = extra.forward_scratch_bytes;
     *backward_scratch_bytes = extra.backward_scratch_bytes;
+}
+
+static bool cpu_takes_norm(const void *context, const dc_graph *graph, int node)
+{
+    dc_kernel kernel;
+    describe(graph, node, 1, false, &kernel);
+    return dc_cpu_takes_norm(context, &kernel);
+}
+
+/* A depthwise convolution costs less than the memory that its output takes until backward. */
+static bool cpu_recomputes(const void *context, const dc_graph *graph, int node)
+{
+    (void)context;
+    const dc_node *conv = &graph->nodes[node];
+    return conv->attr.groups > 1 && conv->attr.groups == conv->shape.c;
 }
 
 /* ---- optimizers: every element is its own, so any division of the work gives the same numbers ---- */
@@ -308,8 +328,14 @@ dc_status dc_cpu_backend_create_isa(const char *isa, int threads, dc_backend **b
     cpu->kernels = kernels;
     cpu->threads = threads;
     cpu->base.call = &interface;
-    cpu->base.layout = (dc_plan_layout){
-        .lane = DCK_LANES, .folds_relu = true, .concat_views = true, .extra = cpu_extra, .context = cpu};
+    cpu->base.layout = (dc_plan_layout){.lane = DCK_LANES,
+                                        .folds_relu = true,
+                                        .concat_views = true,
+                                        .defers_norm = true,
+                                        .takes_norm = cpu_takes_norm,
+                                        .recomputes = cpu_recomputes,
+                                        .extra = cpu_extra,
+                                        .context = cpu};
     snprintf(cpu->base.description, sizeof cpu->base.description, "cpu %s, %d thread%s", kernels->isa, threads,
              threads == 1 ? "" : "s");
     *backend = &cpu->base;

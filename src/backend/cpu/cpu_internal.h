@@ -45,8 +45,12 @@ struct dc_kernel {
 /* A tensor's view as the kernels take it. */
 static inline dck_view lanes(dc_view v)
 {
-    return (dck_view){.data = v.data, .c = v.shape.c, .h = v.shape.h, .w = v.shape.w, .stride = v.stride};
+    return (dck_view){
+        .data = v.data, .c = v.shape.c, .h = v.shape.h, .w = v.shape.w, .stride = v.stride, .affine = v.affine};
 }
+
+/* Whether the convolution leaves moments and takes a dck_grad's factors. */
+bool dc_cpu_takes_norm(const dc_cpu_backend *b, const dc_kernel *k);
 
 /* By dc_op. */
 extern const dc_cpu_op dc_cpu_ops[DC_OP_COUNT];

@@ -15,17 +15,35 @@ static int used_blocks(const dc_kernel_args *a)
     return (a->step->n_images + DCK_LANES - 1) / DCK_LANES;
 }
 
-/* ---- convolution ---- */
+/* ---- convolution, batch norm ---- */
+
+/* What a batch norm saves: mean and 1 / deviation [2][c], and, deferred, the factors of its gradient [c][3]. */
+static float *factors_in(void *saved, int channels)
+{
+    return (float *)saved + 2 * (size_t)channels;
+}
+
+bool dc_cpu_takes_norm(const dc_cpu_backend *b, const dc_kernel *k)
+{
+    return b->kernels->conv_parts(&k->conv, shaped(k->input), shaped(k->output)) > 0;
+}
 
 static void conv_forward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
 {
-    b->kernels->conv_forward(&k->conv, lanes(a->inputs[0]), a->params[0], lanes(a->output), a->step->n_images,
-                             (dck_moments){NULL, 0}, a->scratch, b->threads);
+    dck_moments moments = {.channels = a->norm.channels};
+    if (a->norm.scratch && a->step->training)
+        moments.sums = (double *)a->norm.scratch + 2 * a->norm.first_channel;
+    b->kernels->conv_forward(&k->conv, lanes(a->inputs[0]), a->params[0], lanes(a->output), a->step->n_images, moments,
+                             a->scratch, b->threads);
 }
 
 static void conv_backward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
 {
     dck_grad dy = {.dz = lanes(a->output_grad)};
+    if (a->norm.saved) {
+        dy.y = lanes(a->output);
+        dy.factors = factors_in(a->norm.saved, a->norm.channels) + 3 * a->norm.first_channel;
+    }
     b->kernels->conv_backward(&k->conv, lanes(a->inputs[0]), a->params[0], dy, lanes(a->input_grads[0]),
                               a->accumulate[0], a->param_grads[0], a->step->n_images, a->scratch, b->threads);
 }
@@ -37,7 +55,14 @@ static void conv_extra(const dc_cpu_backend *b, const dc_kernel *k, dc_cpu_extra
     extra->backward_scratch_bytes = b->kernels->conv_backward_scratch_bytes(&k->conv, x, y, k->blocks, b->threads);
 }
 
-/* ---- batch norm ---- */
+/* Moments of how many parts of a block the convolutions before a batch norm leave: those that can leave any agree. */
+static int moment_parts(const dc_cpu_backend *b, const dc_kernel *k)
+{
+    const dck_conv pointwise = {.kernel = 1, .stride = 1, .dilation = 1, .groups = 1};
+    dck_view y = shaped(k->output), x = y;
+    x.c = 2; /* not depthwise */
+    return b->kernels->conv_parts(&pointwise, x, y);
+}
 
 static dck_norm norm_of(const dc_kernel *k, const dc_kernel_args *a)
 {
@@ -53,23 +78,32 @@ static dck_norm norm_of(const dc_kernel *k, const dc_kernel_args *a)
 static void norm_forward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
 {
     dck_norm norm = norm_of(k, a);
-    b->kernels->norm_forward(&norm, lanes(a->inputs[0]), lanes(a->output), a->step->n_images, a->step->training,
-                             a->scratch, b->threads);
+    if (a->deferred)
+        b->kernels->norm_measure(&norm, lanes(a->inputs[0]), (float *)a->output.affine, a->step->n_images,
+                                 a->step->training, a->grad_deferred ? moment_parts(b, k) : 0, a->scratch, b->threads);
+    else
+        b->kernels->norm_forward(&norm, lanes(a->inputs[0]), lanes(a->output), a->step->n_images, a->step->training,
+                                 a->scratch, b->threads);
 }
 
 static void norm_backward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
 {
     dck_norm norm = norm_of(k, a);
-    b->kernels->norm_backward(&norm, lanes(a->inputs[0]), lanes(a->output_grad), lanes(a->input_grads[0]),
-                              a->accumulate[0], k->attr.affine ? a->param_grads[2] : NULL,
-                              k->attr.affine ? a->param_grads[3] : NULL, a->step->n_images, a->scratch, b->threads);
+    dck_view x = lanes(a->inputs[0]), dy = lanes(a->output_grad);
+    float *dgamma = k->attr.affine ? a->param_grads[2] : NULL, *dbeta = k->attr.affine ? a->param_grads[3] : NULL;
+    if (a->grad_deferred)
+        b->kernels->norm_factors(&norm, x, dy, factors_in(a->saved, x.c), dgamma, dbeta, a->step->n_images, a->scratch,
+                                 b->threads);
+    else
+        b->kernels->norm_backward(&norm, x, dy, lanes(a->input_grads[0]), a->accumulate[0], dgamma, dbeta,
+                                  a->step->n_images, a->scratch, b->threads);
 }
 
 static void norm_extra(const dc_cpu_backend *b, const dc_kernel *k, dc_cpu_extra *extra)
 {
-    extra->saved_bytes = 2 * (size_t)k->input.c * sizeof(float);
-    extra->forward_scratch_bytes = extra->backward_scratch_bytes =
-        b->kernels->norm_scratch_bytes(shaped(k->input), k->blocks, b->threads);
+    extra->saved_bytes = 5 * (size_t)k->input.c * sizeof(float);
+    extra->forward_scratch_bytes = b->kernels->norm_scratch_bytes(shaped(k->input), k->blocks, moment_parts(b, k));
+    extra->backward_scratch_bytes = b->kernels->norm_scratch_bytes(shaped(k->input), k->blocks, 0);
 }
 
 /* ---- relu and pools ---- */
