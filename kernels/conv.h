@@ -47,8 +47,9 @@ typedef struct dck_output {
     const float *mask; /* NULL: none */
     size_t ld_mask;
     const float *affine; /* of the mask's first row; NULL: none */
-    dck_vec *sums;       /* [i][2] += what was written and its square, over all pixels; NULL: not wanted */
-    int lanes;           /* in sums */
+    dck_vec *sums; /* [i][2] += what was written less a pivot, and its square, over all pixels; NULL: not wanted */
+    float *pivot;  /* [i]: one of the numbers written, so that squares stay small whatever the mean is */
+    int lanes;     /* in sums */
 } dck_output;
 
 /* to = sum_r a[i][r] * panel[r][p]; ld_a: floats, ld: pixels from row to row. */

@@ -101,13 +101,18 @@ static void scatter(const pass *s, const float *result, int ld, int m, int first
     }
 }
 
-/* part: of the block; sums: [m][2]. */
-static void write_moments(const pass *s, const dck_vec *sums, int block, int channel, int m, int part)
+/* Of a part of the block with so many pixels; sums: [m][2]. */
+static void write_moments(const pass *s, const dck_vec *sums, const float *pivot, int block, int channel, int m,
+                          int part, int pixels)
 {
+    const double count = (double)pixels * dck_lanes_of(block, s->n);
     const size_t parts = DCK(dense_parts)(s->to);
     double *to = s->moments.sums + 2 * ((block * parts + part) * s->moments.channels + channel);
-    for (int i = 0; i < 2 * m; i++)
-        to[i] = dck_sum_lanes(sums[i]);
+    for (int i = 0; i < m; i++) {
+        const double p = pivot[i], first = dck_sum_lanes(sums[2 * i]), second = dck_sum_lanes(sums[2 * i + 1]);
+        to[2 * i] = first + count * p;
+        to[2 * i + 1] = second + p * (2 * first + count * p);
+    }
 }
 
 /* Outputs first..first + m of a group, one chunk of pixels, one block. */
@@ -127,6 +132,7 @@ static void pass_chunk(const pass *s, int block, int group, int first, int m, in
         out.affine = s->mask.affine ? s->mask.affine + 2 * channel : NULL;
     }
     dck_vec sums[DCK_PANEL_ROWS][2];
+    float pivot[DCK_PANEL_ROWS];
     for (int i = 0, n = ranges.count > 0 ? ranges.count : 1; i < n; i++) {
         int row = i * ranges.size, rows = cut_length(ranges, i, s->rows);
         out.add = s->add || i > 0;
@@ -138,6 +144,7 @@ static void pass_chunk(const pass *s, int block, int group, int first, int m, in
             if (s->moments.sums && i == n - 1) {
                 memset(sums, 0, sizeof sums);
                 here.sums = *sums;
+                here.pivot = pivot;
                 here.lanes = dck_lanes_of(block, s->n);
             }
             DCK(product)(a + row, s->rows, panel, ld, rows, m, pixels, here);
@@ -147,7 +154,7 @@ static void pass_chunk(const pass *s, int block, int group, int first, int m, in
         }
     }
     if (s->moments.sums)
-        write_moments(s, *sums, block, channel, m, first_pixel / cut_pixels(s->to.h * s->to.w).size);
+        write_moments(s, *sums, pivot, block, channel, m, first_pixel / cut_pixels(s->to.h * s->to.w).size, pixels);
 }
 
 static void run_pass(const pass *s, char *panels, int threads)

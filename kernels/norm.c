@@ -115,11 +115,22 @@ static void channel_sums(const double *partial, int count, int channels, int cha
     }
 }
 
-static void finish_statistics(const dck_norm *k, const double sums[2], double count, int channel, int channels)
+/* What the readers of y apply to x. In double: what is lost of mean * scale would be lost of every element. */
+static void write_affine(const dck_norm *k, double mean, double inverse, int channel, float *affine)
+{
+    affine[2 * channel] = (float)(k->gamma ? (double)k->gamma[channel] * inverse : inverse);
+    affine[2 * channel + 1] = (float)((k->beta ? (double)k->beta[channel] : 0) - mean * (double)affine[2 * channel]);
+}
+
+/* affine: NULL or [channels][2] */
+static void finish_statistics(const dck_norm *k, const double sums[2], double count, int channel, int channels,
+                              float *affine)
 {
     double mean = sums[0] / count, variance = sums[1] / count - mean * mean;
     if (variance < 0)
         variance = 0;
+    if (affine)
+        write_affine(k, mean, 1 / sqrt(variance + (double)k->epsilon), channel, affine);
     double unbiased = count > 1 ? variance * count / (count - 1) : variance;
     k->mean[channel] += k->momentum * ((float)mean - k->mean[channel]);
     k->variance[channel] += k->momentum * ((float)unbiased - k->variance[channel]);
@@ -152,9 +163,11 @@ static bool by_channel(int channels, int threads)
 typedef struct forward_call {
     const dck_norm *k;
     dck_view x, y;
-    int n, blocks;
+    int n;
     bool training;
-    double *partial; /* [blocks][channels][2] */
+    int partials;
+    double *partial; /* [partials][channels][2] */
+    float *affine;   /* [channels][2], or NULL where y is written */
 } forward_call;
 
 static void measure_plane(const forward_call *f, int block, int channel)
@@ -166,8 +179,8 @@ static void measure_plane(const forward_call *f, int block, int channel)
 static void finish_channel(const forward_call *f, int channel)
 {
     double sums[2];
-    channel_sums(f->partial, f->blocks, f->x.c, channel, sums);
-    finish_statistics(f->k, sums, (double)f->n * f->x.h * f->x.w, channel, f->x.c);
+    channel_sums(f->partial, f->partials, f->x.c, channel, sums);
+    finish_statistics(f->k, sums, (double)f->n * f->x.h * f->x.w, channel, f->x.c, f->affine);
 }
 
 static void apply_plane(const forward_call *f, int block, int channel)
@@ -182,7 +195,7 @@ static void apply_plane(const forward_call *f, int block, int channel)
 void DCK(norm_forward)(const dck_norm *k, dck_view x, dck_view y, int n, bool training, void *scratch, int threads)
 {
     const int blocks = dck_blocks_of(n), channels = x.c, tasks = blocks * channels;
-    const forward_call f = {k, x, y, n, blocks, training, scratch};
+    const forward_call f = {k, x, y, n, training, blocks, scratch, NULL};
 #pragma omp parallel num_threads(threads) if (dck_plane_floats(x) * (size_t)tasks > DCK_SERIAL_FLOATS)
     if (training && by_channel(channels, threads)) {
 #pragma omp for schedule(static)
@@ -208,22 +221,14 @@ void DCK(norm_forward)(const dck_norm *k, dck_view x, dck_view y, int n, bool tr
     }
 }
 
-/* What the readers of y apply to x. */
-static void write_affine(const dck_norm *k, float mean, float inverse, int channel, float *affine)
-{
-    const float scale = k->gamma ? k->gamma[channel] * inverse : inverse;
-    affine[2 * channel] = scale;
-    affine[2 * channel + 1] = (k->beta ? k->beta[channel] : 0) - mean * scale;
-}
-
 void DCK(norm_measure)(const dck_norm *k, dck_view x, float *affine, int n, bool training, int parts, void *scratch,
                        int threads)
 {
     const int blocks = dck_blocks_of(n), channels = x.c, tasks = blocks * channels;
-    const forward_call f = {k, x, x, n, blocks * (parts > 0 ? parts : 1), training, scratch};
+    const forward_call f = {k, x, x, n, training, blocks * (parts > 0 ? parts : 1), scratch, affine};
     if (!training) {
         for (int c = 0; c < channels; c++)
-            write_affine(k, k->mean[c], 1 / sqrtf(k->variance[c] + k->epsilon), c, affine);
+            write_affine(k, (double)k->mean[c], 1 / sqrt((double)k->variance[c] + (double)k->epsilon), c, affine);
         return;
     }
     if (parts == 0) {
@@ -232,10 +237,8 @@ void DCK(norm_measure)(const dck_norm *k, dck_view x, float *affine, int n, bool
         for (int t = 0; t < tasks; t++)
             measure_plane(&f, t / channels, t % channels);
     }
-    for (int c = 0; c < channels; c++) {
+    for (int c = 0; c < channels; c++)
         finish_channel(&f, c);
-        write_affine(k, k->saved[c], k->saved[channels + c], c, affine);
-    }
 }
 
 /* dx = a * dy + b + c * (x - mean): the gradient through the batch's mean and variance. */

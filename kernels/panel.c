@@ -141,6 +141,8 @@ typedef struct output {
     const dck_vec *mask;
     const float *affine;
     dck_vec *sums;
+    float *pivot;
+    bool begins;           /* a pivot is to be taken */
     const dck_mask *lanes; /* of the vectors from `to` on */
     size_t ld, ld_mask;
     bool add;
@@ -153,6 +155,8 @@ static output output_at(const dck_output *out, const dck_mask *lanes, int i, int
                     .mask = out->mask ? (const dck_vec *)out->mask + i * out->ld_mask * DCK_PER_PIXEL + j : NULL,
                     .affine = out->affine ? out->affine + 2 * i : NULL,
                     .sums = out->sums ? out->sums + 2 * i : NULL,
+                    .pivot = out->sums ? out->pivot + i : NULL,
+                    .begins = j == 0,
                     .lanes = lanes,
                     .ld = out->ld * DCK_PER_PIXEL,
                     .ld_mask = out->ld_mask * DCK_PER_PIXEL,
@@ -201,9 +205,11 @@ DCK_INLINE void product_tile(int m, int n, const float *restrict a, size_t ld_a,
         DCK_UNROLL
     for (int i = 0; i < m; i++) {
         dck_vec first = {0}, second = {0};
+        if (out.begins)
+            out.pivot[i] = sum[i][0][0];
         DCK_UNROLL
         for (int j = 0; j < n; j++) {
-            dck_vec value = dck_where(out.lanes[j], sum[i][j]);
+            dck_vec value = dck_where(out.lanes[j], sum[i][j] - out.pivot[i]);
             first += value;
             second += value * value;
         }
@@ -220,6 +226,7 @@ DCK_INLINE void product_strip(int m, const float *a, size_t ld_a, const dck_vec 
     for (; j + TILE_V <= n; j += TILE_V) {
         out.lanes = lanes + j % DCK_PER_PIXEL;
         product_tile(m, TILE_V, a, ld_a, b + j, ld, rows, out);
+        out.begins = false;
         out.to += TILE_V;
         out.mask += out.mask ? TILE_V : 0;
     }

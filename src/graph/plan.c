@@ -115,6 +115,14 @@ static void fold_relus(maker *m)
         }
 }
 
+/* What x is made of must be stored: its reader cannot see through a batch norm. */
+static void forbid_deferring(maker *m, int x)
+{
+    m->plan->nodes[x].deferred = false;
+    for (int k = 0; m->graph->nodes[x].op == DC_OP_CONCAT && k < m->graph->nodes[x].n_inputs; k++)
+        forbid_deferring(m, m->graph->nodes[x].inputs[k]);
+}
+
 /* A batch norm that alone reads its input, and whose readers can all read through it, is deferred. */
 static void defer_norms(maker *m)
 {
@@ -125,12 +133,12 @@ static void defer_norms(maker *m)
     for (int i = 0; i < m->n; i++) {
         int x = g->nodes[i].op == DC_OP_BATCH_NORM ? nodes[i].sources[0] : -1;
         nodes[i].deferred = x >= 0 && nodes[i].active && !m->kept[i] && !m->kept[x] && m->n_readers[x] == 1 &&
-                            g->nodes[x].op != DC_OP_INPUT && !nodes[x].deferred;
+                            g->nodes[x].op != DC_OP_INPUT;
     }
     for (int i = 0; i < m->n; i++)
         if (nodes[i].active && !dc_op_reads_deferred(g->nodes[i].op))
             for (int k = 0; k < g->nodes[i].n_inputs; k++)
-                nodes[nodes[i].sources[k]].deferred = false;
+                forbid_deferring(m, nodes[i].sources[k]);
 }
 
 /* A concat of deferred batch norms: where its inputs lie in place, it is read through their scales and shifts. */
