@@ -119,6 +119,69 @@ static void bench_conv_case(bench *b, const conv_case *c)
     b->used = 0;
 }
 
+/* As a network has it: x by its affine and ReLU, y's moments, dy as batch norm leaves it; both gradients at once. */
+static void bench_preprocess(bench *b, const conv_case *c)
+{
+    const dck_conv *k = &c->k;
+    const int out = c->size / k->stride;
+    dck_view x = take_view(b, BLOCKS, c->in, c->size, c->size), dx = take_view(b, BLOCKS, c->in, c->size, c->size);
+    const dck_view y = take_view(b, BLOCKS, c->out, out, out), dz = take_view(b, BLOCKS, c->out, out, out);
+    const size_t weights = (size_t)c->out * c->in;
+    float *w = take(b, weights), *dw = take(b, weights), *factors = take(b, 3 * c->out);
+    x.affine = take(b, 2 * c->in);
+    const size_t parts = b->call->conv_parts(k, x, y);
+    const dck_moments moments = {(double *)take(b, 4 * BLOCKS * parts * c->out), c->out};
+    size_t forward = b->call->conv_forward_scratch_bytes(k, x, y, BLOCKS, b->threads);
+    size_t backward = b->call->conv_backward_scratch_bytes(k, x, y, BLOCKS, b->threads);
+    void *scratch = take(b, (forward > backward ? forward : backward) / sizeof(float));
+    double flops = 2.0 * weights * out * out * BLOCKS * DCK_LANES, seconds;
+    double x_bytes = 4.0 * BLOCKS * x.stride / k->stride / k->stride, y_bytes = 4.0 * BLOCKS * y.stride;
+    char shape[64], name[64];
+    snprintf(shape, sizeof shape, "%d->%d %dx%d s%d", c->in, c->out, c->size, c->size, k->stride);
+    BEST_TIME(seconds, b->threads, b->call->conv_forward(k, x, w, y, IMAGES, moments, scratch, b->threads));
+    snprintf(name, sizeof name, "%s forward", c->name);
+    report(b, name, shape, seconds, flops, x_bytes + y_bytes);
+    BEST_TIME(seconds, b->threads,
+              b->call->conv_backward(k, x, w, (dck_grad){dz, y, factors}, dx, false, dw, IMAGES, scratch, b->threads));
+    snprintf(name, sizeof name, "%s backward", c->name);
+    report(b, name, shape, seconds, 2 * flops, x_bytes + 2 * y_bytes + 4.0 * BLOCKS * x.stride);
+    b->used = 0;
+}
+
+#define POINTWISE(in, out, size)                                                                                       \
+    {                                                                                                                  \
+        "preprocess", in, out, size,                                                                                   \
+        {                                                                                                              \
+            1, 1, 0, 0, 1, 1, true                                                                                     \
+        }                                                                                                              \
+    }
+
+static void bench_preprocesses(bench *b)
+{
+    static const conv_case cases[] = {
+        POINTWISE(4, 4, 32),
+        POINTWISE(8, 8, 16),
+        POINTWISE(16, 4, 32),
+        POINTWISE(4, 16, 32),
+        POINTWISE(32, 8, 16),
+        POINTWISE(8, 32, 16),
+        POINTWISE(64, 16, 32),
+        POINTWISE(48, 16, 32),
+        POINTWISE(36, 36, 32),
+        POINTWISE(64, 32, 32),
+        POINTWISE(144, 36, 32),
+        POINTWISE(128, 32, 16),
+        POINTWISE(128, 64, 16),
+        POINTWISE(256, 64, 8),
+        {"preprocess", 64, 16, 32, {1, 2, 0, 0, 1, 1, true}},
+        {"preprocess", 64, 16, 32, {1, 2, -1, 1, 1, 1, true}},
+        {"preprocess", 128, 32, 16, {1, 2, 0, 0, 1, 1, true}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        if (strstr(cases[i].name, b->only))
+            bench_preprocess(b, &cases[i]);
+}
+
 static void bench_conv(bench *b)
 {
     static const conv_case cases[] = {
@@ -279,6 +342,7 @@ int main(int argc, char **argv)
         b.pool[i] = (float)(i * 2654435761u % 1000) / 1000 - 0.5f;
     measure_ceilings(&b);
     bench_conv(&b);
+    bench_preprocesses(&b);
     bench_streams(&b);
     free(b.pool);
     return 0;
