@@ -10,6 +10,7 @@
 enum {
     DCK_PANEL_ROWS = 72,   /* a multiple of every tile height */
     DCK_PANEL_PIXELS = 36, /* 72 * 37 * 64 bytes = 170 kB: two panels stay in a level-2 cache of 512 kB */
+    DCK_MAX_UNITS = 32,
     DCK_PANEL_BYTES = DCK_PANEL_ROWS * (DCK_PANEL_PIXELS + 1) * DCK_PIXEL_BYTES,
 };
 
@@ -70,6 +71,11 @@ int DCK(dense_parts)(dck_view y); /* depends on its height and width only */
 size_t DCK(dense_backward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int blocks, int threads);
 void DCK(dense_backward)(const dck_conv *k, dck_view x, const float *w, dck_grad dy, dck_view dx, bool accumulate,
                          float *dw, int n, void *scratch, int threads);
+/* dense_backward's part for kernels of one tap whose pixels are each at one place of a square of x's. */
+bool DCK(pointwise_fits)(const dck_conv *k, dck_view x, dck_view y);
+size_t DCK(pointwise_backward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int blocks, int threads);
+void DCK(pointwise_backward)(const dck_conv *k, dck_view x, const float *w, dck_grad dy, dck_view dx, bool accumulate,
+                             float *dw, int n, void *scratch, int threads);
 size_t DCK(depthwise_forward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int threads);
 void DCK(depthwise_forward)(const dck_conv *k, dck_view x, const float *w, dck_view y, int blocks, void *scratch,
                             int threads);
@@ -84,6 +90,60 @@ DCK_INLINE dck_mask dck_first_lanes(int lanes, int v)
     for (int i = 0; i < DCK_VECTOR; i++)
         mask[i] = v * DCK_VECTOR + i < lanes ? -1 : 0;
     return mask;
+}
+
+/* Pixels of a grid are cut into equal chunks, rows into equal ranges. */
+typedef struct dck_cut_up {
+    int count, size;
+} dck_cut_up;
+
+DCK_INLINE dck_cut_up dck_cut_pixels(int pixels)
+{
+    int count = (pixels + DCK_PANEL_PIXELS - 1) / DCK_PANEL_PIXELS;
+    int size = ((pixels + count - 1) / count + 2) / 3 * 3; /* whole tiles */
+    return (dck_cut_up){(pixels + size - 1) / size, size};
+}
+
+/* At least one, of no rows if there are none. */
+DCK_INLINE dck_cut_up dck_cut_rows(int rows)
+{
+    int count = rows > 0 ? (rows + DCK_PANEL_ROWS - 1) / DCK_PANEL_ROWS : 1;
+    int size = ((rows + count - 1) / count + 7) / 8 * 8;
+    return (dck_cut_up){rows > 0 ? (rows + size - 1) / size : 1, size};
+}
+
+DCK_INLINE int dck_cut_length(dck_cut_up c, int i, int total)
+{
+    return total - i * c.size < c.size ? total - i * c.size : c.size;
+}
+
+/* The fixed units whose sums make up the weight gradient: ranges of (block, chunk). */
+DCK_INLINE dck_cut_up dck_cut_units(dck_view y, int blocks)
+{
+    int items = blocks * dck_cut_pixels(y.h * y.w).count;
+    int size = (items + DCK_MAX_UNITS - 1) / DCK_MAX_UNITS;
+    return (dck_cut_up){(items + size - 1) / size, size};
+}
+
+/* An odd number of cache lines from row to row, so that rows spread over the cache's sets. */
+DCK_INLINE int dck_leading(int pixels)
+{
+    return pixels | 1;
+}
+
+DCK_INLINE dck_source dck_source_of(dck_view x, int block, int channel)
+{
+    return (dck_source){.image = dck_plane(x, block, channel), .change = x.affine ? x.affine + 2 * channel : NULL};
+}
+
+DCK_INLINE dck_source dck_gradient_source(const dck_grad *dy, int n, int block, int channel)
+{
+    dck_source from = {.image = dck_plane(dy->dz, block, channel), .lanes = dck_lanes_of(block, n)};
+    if (dy->factors) {
+        from.y = dck_plane(dy->y, block, channel);
+        from.change = dy->factors + 3 * channel;
+    }
+    return from;
 }
 
 /* Scratch is cut into pieces that begin on a cache line. */

@@ -9,38 +9,6 @@
 #include <omp.h>
 #include <string.h>
 
-enum { MAX_UNITS = 32 };
-
-/* Pixels of a grid are cut into equal chunks, rows into equal ranges. */
-typedef struct cut {
-    int count, size;
-} cut;
-
-static cut cut_pixels(int pixels)
-{
-    int count = (pixels + DCK_PANEL_PIXELS - 1) / DCK_PANEL_PIXELS;
-    int size = ((pixels + count - 1) / count + 2) / 3 * 3; /* whole tiles */
-    return (cut){(pixels + size - 1) / size, size};
-}
-
-static cut cut_rows(int rows)
-{
-    int count = (rows + DCK_PANEL_ROWS - 1) / DCK_PANEL_ROWS;
-    int size = count > 0 ? ((rows + count - 1) / count + 7) / 8 * 8 : DCK_PANEL_ROWS;
-    return (cut){(rows + size - 1) / size, size};
-}
-
-static int cut_length(cut c, int i, int total)
-{
-    return total - i * c.size < c.size ? total - i * c.size : c.size;
-}
-
-/* An odd number of cache lines from row to row, so that rows spread over the cache's sets. */
-static int leading(int pixels)
-{
-    return pixels | 1;
-}
-
 /* One product over a whole batch: from is gathered, to is written at pixels (grid * step + phase). */
 typedef struct pass {
     dck_gather gather;
@@ -53,21 +21,6 @@ typedef struct pass {
     int grid_h, step, phase_y, phase_x;
     bool add;
 } pass;
-
-static dck_source source_of(dck_view x, int block, int channel)
-{
-    return (dck_source){.image = dck_plane(x, block, channel), .change = x.affine ? x.affine + 2 * channel : NULL};
-}
-
-static dck_source source_of_gradient(const dck_grad *dy, int n, int block, int channel)
-{
-    dck_source from = {.image = dck_plane(dy->dz, block, channel), .lanes = dck_lanes_of(block, n)};
-    if (dy->factors) {
-        from.y = dck_plane(dy->y, block, channel);
-        from.change = dy->factors + 3 * channel;
-    }
-    return from;
-}
 
 /* One row of pixels from a compact panel to every step-th place. */
 static void scatter_run(const float *from, int pixels, int step, float *out, const float *mask, const float *affine,
@@ -121,11 +74,11 @@ static void pass_chunk(const pass *s, int block, int group, int first, int m, in
 {
     const int in = group * (s->from.c / s->groups), channel = group * s->m + first;
     const dck_source from =
-        s->grad.factors ? source_of_gradient(&s->grad, s->n, block, in) : source_of(s->from, block, in);
+        s->grad.factors ? dck_gradient_source(&s->grad, s->n, block, in) : dck_source_of(s->from, block, in);
     const size_t plane = dck_plane_floats(s->to), at = (size_t)first_pixel * DCK_LANES;
     const float *a = s->a + (size_t)channel * s->rows;
-    const int ld = leading(pixels);
-    const cut ranges = cut_rows(s->rows);
+    const int ld = dck_leading(pixels);
+    const dck_cut_up ranges = dck_cut_rows(s->rows);
     dck_output out = {.to = dck_plane(s->to, block, channel), .ld = plane / DCK_LANES, .ld_mask = plane / DCK_LANES};
     if (s->mask.data) {
         out.mask = dck_plane(s->mask, block, channel);
@@ -133,8 +86,8 @@ static void pass_chunk(const pass *s, int block, int group, int first, int m, in
     }
     dck_vec sums[DCK_PANEL_ROWS][2];
     float pivot[DCK_PANEL_ROWS];
-    for (int i = 0, n = ranges.count > 0 ? ranges.count : 1; i < n; i++) {
-        int row = i * ranges.size, rows = cut_length(ranges, i, s->rows);
+    for (int i = 0, n = ranges.count; i < n; i++) {
+        int row = i * ranges.size, rows = dck_cut_length(ranges, i, s->rows);
         out.add = s->add || i > 0;
         DCK(gather)(&s->gather, from, row, rows, first_pixel, pixels, panel, ld);
         if (s->step == 1) {
@@ -154,7 +107,7 @@ static void pass_chunk(const pass *s, int block, int group, int first, int m, in
         }
     }
     if (s->moments.sums)
-        write_moments(s, *sums, pivot, block, channel, m, first_pixel / cut_pixels(s->to.h * s->to.w).size, pixels);
+        write_moments(s, *sums, pivot, block, channel, m, first_pixel / dck_cut_pixels(s->to.h * s->to.w).size, pixels);
 }
 
 static void run_pass(const pass *s, char *panels, int threads)
@@ -162,7 +115,7 @@ static void run_pass(const pass *s, char *panels, int threads)
     const int grid = s->grid_h * s->gather.grid_w;
     if (grid == 0)
         return;
-    const cut chunks = cut_pixels(grid), ranges = cut_rows(s->m);
+    const dck_cut_up chunks = dck_cut_pixels(grid), ranges = dck_cut_rows(s->m);
 #pragma omp parallel num_threads(threads)
     {
         float *panel = (float *)(panels + (size_t)omp_get_thread_num() * 2 * DCK_PANEL_BYTES);
@@ -172,8 +125,8 @@ static void run_pass(const pass *s, char *panels, int threads)
             for (int group = 0; group < s->groups; group++)
                 for (int range = 0; range < ranges.count; range++)
                     for (int chunk = 0; chunk < chunks.count; chunk++)
-                        pass_chunk(s, block, group, range * ranges.size, cut_length(ranges, range, s->m),
-                                   chunk * chunks.size, cut_length(chunks, chunk, grid), panel, result);
+                        pass_chunk(s, block, group, range * ranges.size, dck_cut_length(ranges, range, s->m),
+                                   chunk * chunks.size, dck_cut_length(chunks, chunk, grid), panel, result);
     }
 }
 
@@ -205,7 +158,7 @@ size_t DCK(dense_forward_scratch_bytes)(const dck_conv *k, int threads)
 
 int DCK(dense_parts)(dck_view y)
 {
-    return cut_pixels(y.h * y.w).count;
+    return dck_cut_pixels(y.h * y.w).count;
 }
 
 void DCK(dense_forward)(const dck_conv *k, dck_view x, const float *w, dck_view y, int n, dck_moments moments,
@@ -232,14 +185,6 @@ static size_t weight_count(const dck_conv *k, dck_view x, dck_view y)
     return (size_t)y.c * (x.c / k->groups) * k->kernel * k->kernel;
 }
 
-/* The fixed units whose sums make up the weight gradient: ranges of (block, chunk). */
-static cut cut_units(dck_view y, int blocks)
-{
-    int items = blocks * cut_pixels(y.h * y.w).count;
-    int size = (items + MAX_UNITS - 1) / MAX_UNITS;
-    return (cut){(items + size - 1) / size, size};
-}
-
 typedef struct backward_scratch {
     dck_tap *tap;
     float *transposed, *partial;
@@ -250,7 +195,7 @@ typedef struct backward_scratch {
 static backward_scratch lay_out(const dck_conv *k, dck_view x, dck_view y, int blocks, int threads, char *memory)
 {
     size_t weights = dck_lines(weight_count(k, x, y) * sizeof(float));
-    size_t partials = dck_lines(weight_count(k, x, y) * cut_units(y, blocks).count * sizeof(float));
+    size_t partials = dck_lines(weight_count(k, x, y) * dck_cut_units(y, blocks).count * sizeof(float));
     size_t head = taps_bytes(k) + weights + partials;
     return (backward_scratch){(dck_tap *)memory, (float *)(memory + taps_bytes(k)),
                               (float *)(memory + taps_bytes(k) + weights), memory + head,
@@ -259,7 +204,8 @@ static backward_scratch lay_out(const dck_conv *k, dck_view x, dck_view y, int b
 
 size_t DCK(dense_backward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int blocks, int threads)
 {
-    return lay_out(k, x, y, blocks, threads, NULL).bytes;
+    return DCK(pointwise_fits)(k, x, y) ? DCK(pointwise_backward_scratch_bytes)(k, x, y, blocks, threads)
+                                        : lay_out(k, x, y, blocks, threads, NULL).bytes;
 }
 
 /* The taps that reach x's pixels (grid * stride + phase): dy's pixel is (grid + tap). */
@@ -332,7 +278,7 @@ typedef struct weight_pass {
     dck_view x;
     dck_grad dy;
     int n, groups, m, rows;
-    cut chunks, units, ranges, row_ranges;
+    dck_cut_up chunks, units, ranges, row_ranges;
     float *partial;
     size_t weights;
 } weight_pass;
@@ -340,18 +286,20 @@ typedef struct weight_pass {
 /* One unit's sums for outputs first..first + m of a group. */
 static void weight_unit(const weight_pass *s, int unit, int group, int range, float *dy_panel, float *x_panel)
 {
-    const int grid = s->dy.dz.h * s->dy.dz.w, first = range * s->ranges.size, m = cut_length(s->ranges, range, s->m);
+    const int grid = s->dy.dz.h * s->dy.dz.w, first = range * s->ranges.size,
+              m = dck_cut_length(s->ranges, range, s->m);
     const int in = s->x.c / s->groups, items = dck_blocks_of(s->n) * s->chunks.count;
     float *sum = s->partial + unit * s->weights + ((size_t)group * s->m + first) * s->rows;
     memset(sum, 0, (size_t)m * s->rows * sizeof(float));
-    for (int item = unit * s->units.size, i = 0; i < cut_length(s->units, unit, items); i++, item++) {
+    for (int item = unit * s->units.size, i = 0; i < dck_cut_length(s->units, unit, items); i++, item++) {
         int block = item / s->chunks.count, chunk = item % s->chunks.count;
-        int first_pixel = chunk * s->chunks.size, pixels = cut_length(s->chunks, chunk, grid), ld = leading(pixels);
-        const dck_source dy = source_of_gradient(&s->dy, s->n, block, group * s->m);
-        const dck_source x = source_of(s->x, block, group * in);
+        int first_pixel = chunk * s->chunks.size, pixels = dck_cut_length(s->chunks, chunk, grid),
+            ld = dck_leading(pixels);
+        const dck_source dy = dck_gradient_source(&s->dy, s->n, block, group * s->m);
+        const dck_source x = dck_source_of(s->x, block, group * in);
         DCK(gather)(&s->dy_gather, dy, first, m, first_pixel, pixels, dy_panel, ld);
         for (int j = 0; j < s->row_ranges.count; j++) {
-            int row = j * s->row_ranges.size, rows = cut_length(s->row_ranges, j, s->rows);
+            int row = j * s->row_ranges.size, rows = dck_cut_length(s->row_ranges, j, s->rows);
             DCK(gather)(&s->x_gather, x, row, rows, first_pixel, pixels, x_panel, ld);
             DCK(outer_product)(dy_panel, m, x_panel, rows, ld, pixels, sum + row, s->rows);
         }
@@ -370,13 +318,13 @@ static void backward_weights(const dck_conv *k, dck_view x, const dck_grad *grad
                      .n = n,
                      .groups = k->groups,
                      .m = dy.c / k->groups,
-                     .chunks = cut_pixels(dy.h * dy.w),
-                     .units = cut_units(dy, dck_blocks_of(n)),
+                     .chunks = dck_cut_pixels(dy.h * dy.w),
+                     .units = dck_cut_units(dy, dck_blocks_of(n)),
                      .partial = memory->partial,
                      .weights = weight_count(k, x, dy)};
     s.rows = x.c / k->groups * s.x_gather.n_taps;
-    s.ranges = cut_rows(s.m);
-    s.row_ranges = cut_rows(s.rows);
+    s.ranges = dck_cut_rows(s.m);
+    s.row_ranges = dck_cut_rows(s.rows);
 #pragma omp parallel num_threads(threads)
     {
         float *panel = (float *)(memory->panels + (size_t)omp_get_thread_num() * 2 * DCK_PANEL_BYTES);
@@ -392,6 +340,10 @@ static void backward_weights(const dck_conv *k, dck_view x, const dck_grad *grad
 void DCK(dense_backward)(const dck_conv *k, dck_view x, const float *w, dck_grad dy, dck_view dx, bool accumulate,
                          float *dw, int n, void *scratch, int threads)
 {
+    if (DCK(pointwise_fits)(k, x, dy.dz)) {
+        DCK(pointwise_backward)(k, x, w, dy, dx, accumulate, dw, n, scratch, threads);
+        return;
+    }
     const backward_scratch memory = lay_out(k, x, dy.dz, dck_blocks_of(n), threads, scratch);
     if (dw)
         backward_weights(k, x, &dy, dw, n, &memory, threads);

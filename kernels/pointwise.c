@@ -1,0 +1,192 @@
+/* Gradients of convolutions with a single tap: pointwise ones and the two halves of a factorized reduce.
+ *
+ * One pass over chunks of dy's pixels: a panel of dy and one of x, both changed on the way as their readers must, serve
+ * the outer product for dw, the product with the transposed weights for dx, and x's as the mask of dx. So dz and y are
+ * read once and x is not read again; gradients of w are summed per unit, a fixed range of blocks and chunks. Of a
+ * stride's pixels only one in a square has a tap: the others' zeros are written along with it. */
+#include "conv.h"
+
+#include <omp.h>
+#include <string.h>
+
+enum { PANELS = 3 /* of a thread: dy, x, dx before it is spread */ };
+
+typedef struct backward {
+    dck_view x, dx;
+    dck_grad dy;
+    bool accumulate, relu;
+    int n, groups, in, out; /* in, out: of one group */
+    int stride, phase;      /* dy's pixel (i, j) is of x's pixel (i * stride + phase, j * stride + phase) */
+    dck_gather x_gather, dy_gather;
+    dck_cut_up chunks, units, in_ranges, out_ranges;
+    float *transposed, *partial; /* [groups][in][out]; [units][groups][out][in], NULL: dw is not wanted */
+} backward;
+
+static bool covers(int from, int to, int stride)
+{
+    return from * stride >= to && (from - 1) * stride < to;
+}
+
+bool DCK(pointwise_fits)(const dck_conv *k, dck_view x, dck_view y)
+{
+    return k->kernel == 1 && k->pad_begin <= 0 && -k->pad_begin < k->stride && covers(y.h, x.h, k->stride) &&
+           covers(y.w, x.w, k->stride);
+}
+
+/* Of every group; in floats, whole lines. */
+static size_t weight_floats(const dck_conv *k, dck_view x, dck_view y)
+{
+    return dck_lines((size_t)y.c * (x.c / k->groups) * sizeof(float)) / sizeof(float);
+}
+
+size_t DCK(pointwise_backward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int blocks, int threads)
+{
+    return weight_floats(k, x, y) * sizeof(float) * (1 + dck_cut_units(y, blocks).count) +
+           (size_t)threads * PANELS * DCK_PANEL_BYTES;
+}
+
+static void transpose(const backward *s, const float *w)
+{
+#pragma omp for schedule(static)
+    for (int c = 0; c < s->groups * s->in; c++) {
+        const float *from = w + (size_t)(c / s->in) * s->out * s->in + c % s->in;
+        for (int o = 0; o < s->out; o++)
+            s->transposed[(size_t)c * s->out + o] = from[(size_t)o * s->in];
+    }
+}
+
+/* One row of pixels to its squares; square: of x's pixels, at the row's first one. */
+static void spread_run(const backward *s, const float *from, int grid_x, int pixels, int rows, float *square, bool add)
+{
+    const int step = s->stride, left = s->x.w - grid_x * step;
+    const size_t row = (size_t)s->x.w * DCK_LANES;
+    if (!add)
+        for (int y = 0; y < rows; y++)
+            memset(square + y * row, 0, (size_t)(pixels * step < left ? pixels * step : left) * DCK_PIXEL_BYTES);
+    if (s->phase >= rows)
+        return;
+    dck_vec *to = (dck_vec *)(square + s->phase * row + s->phase * DCK_LANES);
+    for (int p = 0; p < pixels && p * step + s->phase < left; p++)
+        for (int v = 0; v < DCK_PER_PIXEL; v++)
+            dck_put(&to[p * step * DCK_PER_PIXEL + v], ((const dck_vec *)from)[p * DCK_PER_PIXEL + v], add);
+}
+
+static void spread(const backward *s, const float *result, int ld, int m, int first_pixel, int pixels, float *to,
+                   bool add)
+{
+    const int w = s->dy.dz.w;
+    for (int i = 0; i < m; i++, to += dck_plane_floats(s->dx)) {
+        int y = first_pixel / w, x = first_pixel % w;
+        for (int p = 0, run; p < pixels; p += run, y++, x = 0) {
+            run = w - x < pixels - p ? w - x : pixels - p;
+            const int below = s->x.h - y * s->stride, rows = below < s->stride ? below : s->stride;
+            float *square = to + ((size_t)y * s->x.w + x) * s->stride * DCK_LANES;
+            spread_run(s, result + ((size_t)i * ld + p) * DCK_LANES, x, run, rows, square, add);
+        }
+    }
+}
+
+typedef struct chunk {
+    int block, group, first_pixel, pixels, ld;
+} chunk;
+
+/* The part of dx (inputs first.. of a group) that comes of dy's outputs first_out.. */
+static void chunk_dx(const backward *s, const chunk *c, int first, int m, int first_out, int rows,
+                     const float *dy_panel, const float *x_panel, float *result)
+{
+    const int channel = c->group * s->in + first;
+    const float *a = s->transposed + (size_t)channel * s->out + first_out;
+    const bool add = s->accumulate || first_out > 0;
+    float *to = dck_plane(s->dx, c->block, channel);
+    dck_output out = {.mask = s->relu ? x_panel : NULL, .ld_mask = c->ld};
+    if (s->stride == 1) {
+        out.to = to + (size_t)c->first_pixel * DCK_LANES;
+        out.ld = (size_t)s->dx.h * s->dx.w;
+        out.add = add;
+        DCK(product)(a, s->out, dy_panel, c->ld, rows, m, c->pixels, out);
+    } else {
+        out.to = result;
+        out.ld = c->ld;
+        DCK(product)(a, s->out, dy_panel, c->ld, rows, m, c->pixels, out);
+        spread(s, result, c->ld, m, c->first_pixel, c->pixels, to, add);
+    }
+}
+
+static void run_chunk(const backward *s, const chunk *c, float *sum, float *panels)
+{
+    const size_t size = DCK_PANEL_BYTES / sizeof(float);
+    float *dy_panel = panels, *x_panel = panels + size;
+    const dck_source dy = dck_gradient_source(&s->dy, s->n, c->block, c->group * s->out);
+    const dck_source x = dck_source_of(s->x, c->block, c->group * s->in);
+    const bool want_x = s->partial || s->relu;
+    for (int o = 0; o < s->out_ranges.count; o++) {
+        const int first_out = o * s->out_ranges.size, m = dck_cut_length(s->out_ranges, o, s->out);
+        DCK(gather)(&s->dy_gather, dy, first_out, m, c->first_pixel, c->pixels, dy_panel, c->ld);
+        for (int i = 0; i < s->in_ranges.count; i++) {
+            const int first = i * s->in_ranges.size, rows = dck_cut_length(s->in_ranges, i, s->in);
+            if (want_x && (o == 0 || s->in_ranges.count > 1))
+                DCK(gather)(&s->x_gather, x, first, rows, c->first_pixel, c->pixels, x_panel, c->ld);
+            if (sum)
+                DCK(outer_product)
+            (dy_panel, m, x_panel, rows, c->ld, c->pixels, sum + (size_t)first_out * s->in + first, s->in);
+            if (s->dx.data)
+                chunk_dx(s, c, first, rows, first_out, m, dy_panel, x_panel, panels + 2 * size);
+        }
+    }
+}
+
+static void run_unit(const backward *s, int unit, int group, float *panels)
+{
+    const int grid = s->dy.dz.h * s->dy.dz.w, end = dck_blocks_of(s->n) * s->chunks.count;
+    const size_t weights = (size_t)s->out * s->in;
+    float *sum = s->partial ? s->partial + ((size_t)unit * s->groups + group) * weights : NULL;
+    if (sum)
+        memset(sum, 0, weights * sizeof(float));
+    for (int i = unit * s->units.size; i < (unit + 1) * s->units.size && i < end; i++) {
+        const int at = i % s->chunks.count, pixels = dck_cut_length(s->chunks, at, grid);
+        const chunk c = {i / s->chunks.count, group, at * s->chunks.size, pixels, dck_leading(pixels)};
+        run_chunk(s, &c, sum, panels);
+    }
+}
+
+void DCK(pointwise_backward)(const dck_conv *k, dck_view x, const float *w, dck_grad dy, dck_view dx, bool accumulate,
+                             float *dw, int n, void *scratch, int threads)
+{
+    const dck_tap origin = {0, 0}, tap = {-k->pad_begin, -k->pad_begin};
+    const dck_view y = dy.dz;
+    const int blocks = dck_blocks_of(n);
+    backward s = {.x = x,
+                  .dx = dx,
+                  .dy = dy,
+                  .accumulate = accumulate,
+                  .relu = k->relu,
+                  .n = n,
+                  .groups = k->groups,
+                  .in = x.c / k->groups,
+                  .out = y.c / k->groups,
+                  .stride = k->stride,
+                  .phase = -k->pad_begin,
+                  .x_gather = {x.h, x.w, y.w, k->stride, 1, &tap, k->relu},
+                  .dy_gather = {y.h, y.w, y.w, 1, 1, &origin, false},
+                  .chunks = dck_cut_pixels(y.h * y.w),
+                  .units = dck_cut_units(y, blocks),
+                  .transposed = scratch};
+    s.in_ranges = dck_cut_rows(s.in);
+    s.out_ranges = dck_cut_rows(s.out);
+    float *partial = s.transposed + weight_floats(k, x, y), *panels = partial + weight_floats(k, x, y) * s.units.count;
+    s.partial = dw ? partial : NULL;
+    if (((size_t)x.c * x.h * x.w + (size_t)y.c * y.h * y.w) * DCK_LANES * blocks <= DCK_SERIAL_FLOATS)
+        threads = 1;
+#pragma omp parallel num_threads(threads)
+    {
+        float *mine = panels + (size_t)omp_get_thread_num() * PANELS * (DCK_PANEL_BYTES / sizeof(float));
+        if (dx.data)
+            transpose(&s, w);
+#pragma omp for collapse(2) schedule(static)
+        for (int unit = 0; unit < s.units.count; unit++)
+            for (int group = 0; group < s.groups; group++)
+                run_unit(&s, unit, group, mine);
+        if (dw)
+            DCK(sum_partials)(partial, s.units.count, (size_t)y.c * s.in, dw);
+    }
+}
