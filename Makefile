@@ -263,6 +263,7 @@ export MPIRUN
 
 bench: $(BENCHES) $(PROGRAM)
 	$(BUILD)/bench/bench_steps
+	$(BUILD)/bench/bench_setup
 	$(PYTHON) tests/bench/bench_ranks.py $(BUILD)
 	pythons=; \
 	for python in $(PYTHONS); do \

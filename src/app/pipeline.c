@@ -170,6 +170,7 @@ dc_status dc_pipeline_prepare(dc_pipeline *p, const dc_comm *world, const char *
 {
     memset(p, 0, sizeof *p);
     p->world = world;
+    p->searches = searches;
     DC_TRY(prepare_own(p, config, args, searches));
     return dc_path_join(p->settings.run.output, p->settings.run.name, p->folder);
 }
@@ -223,6 +224,25 @@ static dc_status open_folder(dc_pipeline *p)
     return keep_config(p, config);
 }
 
+/* Threads of a rank meet after every operation, ranks seldom: where nobody has set the threads, says how many ranks of
+ * one thread have work, be it a search of their own or a full block of images of each batch. */
+static void suggest_ranks(const dc_pipeline *p)
+{
+    const dc_settings *s = &p->settings;
+    const int cores = p->world->size * p->threads;
+    int useful = s->target.batch / p->backend->layout.lane;
+    if (p->searches) {
+        int64_t side_by_side = s->constrained && p->budgets.n > 0 ? (int64_t)s->lug_points * s->lug_seeds : s->runs;
+        side_by_side *= s->ranks_per_search;
+        useful = side_by_side > useful ? (int)(side_by_side < cores ? side_by_side : cores) : useful;
+    }
+    useful = useful < cores ? useful : cores;
+    if (s->run.threads == 0 && useful > p->world->size)
+        dc_log_info(p->log,
+                    "%d rank%s of %d threads: %d ranks of one thread are faster (mpirun --bind-to none -np %d ...)",
+                    p->world->size, p->world->size == 1 ? "" : "s", p->threads, useful, useful);
+}
+
 static void introduce(const dc_pipeline *p)
 {
     const dc_dataset *d = p->dataset;
@@ -237,6 +257,7 @@ static void introduce(const dc_pipeline *p)
             dc_log_info(p->log, "budget: %s %s (the space holds networks of %s to %s)", dc_format_count(s->budget[m]).s,
                         dc_metric_name((dc_metric)m), dc_format_count((int64_t)p->limits[m].min).s,
                         dc_format_count((int64_t)p->limits[m].max).s);
+    suggest_ranks(p);
 }
 
 dc_status dc_pipeline_open(dc_pipeline *p)

@@ -35,7 +35,8 @@ typedef struct dc_pipeline {
     dc_log *log;
     dc_events *events;
     dc_progress progress;
-    dc_lug lug; /* empty without a budget */
+    dc_lug lug;    /* empty without a budget */
+    bool searches; /* it is for more than training a given architecture */
     double phase_started_s;
 } dc_pipeline;
 
