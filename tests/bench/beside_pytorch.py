@@ -4,10 +4,13 @@ and dcanas are measured in turns, and the ratio of each pair counts.
 
     beside_pytorch.py PATH/bench_steps [--pythons python3 /path/to/python] [--rows dca-nas ...] [--pairs 5]
 
-A compiler's time is not counted, but waited for: minutes a row. --no-compile leaves it out."""
+A compiler's time is not counted, but waited for: minutes a row, at most --compile-minutes. --no-compile leaves it
+out."""
 import argparse
 import json
 import os
+import select
+import signal
 import statistics
 import subprocess
 import sys
@@ -29,6 +32,7 @@ def parse_arguments():
     parser.add_argument("--seconds", type=float, default=5, help="of dcanas' steps in a pair")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument("--compile-minutes", type=float, default=20)
     return parser.parse_args()
 
 
@@ -40,17 +44,22 @@ class Variant:
         command = [python, REFERENCE, *arguments, "--layout", layout, "--steps", str(steps), "--serve"]
         self.messages = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(command + ["--compile"] * compiled, stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, stderr=self.messages, text=True)
+                                        stdout=subprocess.PIPE, stderr=self.messages, text=True,
+                                        start_new_session=True)
         self.result = self.failure = None
 
-    def measure(self):
-        """Images/s; None when PyTorch gave up, with the reason in self.failure."""
+    def measure(self, limit_s=None):
+        """Images/s; None when PyTorch gave up or took longer, with the reason in self.failure."""
         try:
             self.process.stdin.write("\n")
             self.process.stdin.flush()
-            line = self.process.stdout.readline()
         except BrokenPipeError:
-            line = ""
+            pass
+        if not select.select([self.process.stdout], [], [], limit_s)[0]:
+            os.killpg(self.process.pid, signal.SIGKILL)  # the compiler's workers too
+            self.failure = f"not ready after {limit_s / 60:.0f} minutes"
+            return None
+        line = self.process.stdout.readline()
         if not line:
             status = self.process.wait()
             self.messages.seek(0)
@@ -84,7 +93,7 @@ def fastest_variant(a, row, arguments):
     def try_out(python, layout, compiled):
         nonlocal best
         variant = Variant(python, arguments, layout, compiled, STEPS.get(row, 3))
-        speed = variant.measure()
+        speed = variant.measure(60 * a.compile_minutes if compiled else None)
         told = f"{speed:.1f} images/s" if speed else f"failed: {variant.failure[:80]}"
         print(f"    {variant.name():<48} {told}", flush=True)
         if speed and (not best or speed > best.result["images_per_s"]):
