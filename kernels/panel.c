@@ -172,6 +172,11 @@ DCK_INLINE void product_tile(int m, int n, const float *restrict a, size_t ld_a,
         DCK_UNROLL
     for (int j = 0; j < n; j++)
         sum[i][j] = (dck_vec){0};
+    DCK_UNROLL
+    for (int i = 0; i < m; i++) { /* until the sums are written, these have come */
+        __builtin_prefetch(&out.to[i * out.ld], 1);
+        __builtin_prefetch(&out.to[i * out.ld + n - 1], 1);
+    }
     for (int r = 0; r < rows; r++, b += ld) {
         dck_vec x[TILE_V];
         DCK_UNROLL
