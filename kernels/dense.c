@@ -95,7 +95,7 @@ static void pass_chunk(const pass *s, int block, int group, int first, int m, in
             here.to += at;
             here.mask = out.mask ? out.mask + at : NULL;
             if (s->moments.sums && i == n - 1) {
-                memset(sums, 0, sizeof sums);
+                memset(sums, 0, (size_t)m * sizeof *sums);
                 here.sums = *sums;
                 here.pivot = pivot;
                 here.lanes = dck_lanes_of(block, s->n);
