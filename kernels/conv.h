@@ -71,7 +71,8 @@ int DCK(dense_parts)(dck_view y); /* depends on its height and width only */
 size_t DCK(dense_backward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int blocks, int threads);
 void DCK(dense_backward)(const dck_conv *k, dck_view x, const float *w, dck_grad dy, dck_view dx, bool accumulate,
                          float *dw, int n, void *scratch, int threads);
-/* dense_backward's part for kernels of one tap whose pixels are each at one place of a square of x's. */
+/* dense_backward's part for kernels of one tap whose pixels are each at one place of a square of x's, and for those as
+ * large as the image. */
 bool DCK(pointwise_fits)(const dck_conv *k, dck_view x, dck_view y);
 size_t DCK(pointwise_backward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int blocks, int threads);
 void DCK(pointwise_backward)(const dck_conv *k, dck_view x, const float *w, dck_grad dy, dck_view dx, bool accumulate,
@@ -125,6 +126,12 @@ DCK_INLINE dck_cut_up dck_cut_units(dck_view y, int blocks)
     return (dck_cut_up){(items + size - 1) / size, size};
 }
 
+/* How many of the threads are worth waking for so many floats and multiply-adds. */
+DCK_INLINE int dck_worth(int threads, size_t floats, size_t products)
+{
+    return floats <= DCK_SERIAL_FLOATS && products <= (size_t)32 * DCK_SERIAL_FLOATS ? 1 : threads;
+}
+
 /* An odd number of cache lines from row to row, so that rows spread over the cache's sets. */
 DCK_INLINE int dck_leading(int pixels)
 {
@@ -150,6 +157,21 @@ DCK_INLINE dck_source dck_gradient_source(const dck_grad *dy, int n, int block, 
 DCK_INLINE size_t dck_lines(size_t bytes)
 {
     return (bytes + 63) / 64 * 64;
+}
+
+DCK_INLINE size_t dck_taps_bytes(const dck_conv *k)
+{
+    return dck_lines((size_t)k->kernel * k->kernel * sizeof(dck_tap));
+}
+
+/* What y is computed from; tap: kernel^2 of them, which are set. */
+DCK_INLINE dck_gather dck_forward_gather(const dck_conv *k, dck_view x, dck_view y, dck_tap *tap)
+{
+    int n = 0;
+    for (int j = 0; j < k->kernel; j++)
+        for (int i = 0; i < k->kernel; i++)
+            tap[n++] = (dck_tap){j * k->dilation - k->pad_begin, i * k->dilation - k->pad_begin};
+    return (dck_gather){x.h, x.w, y.w, k->stride, n, tap, k->relu};
 }
 
 #endif

@@ -116,6 +116,8 @@ static void run_pass(const pass *s, char *panels, int threads)
     if (grid == 0)
         return;
     const dck_cut_up chunks = dck_cut_pixels(grid), ranges = dck_cut_rows(s->m);
+    const size_t pixels = (size_t)grid * DCK_LANES * dck_blocks_of(s->n);
+    threads = dck_worth(threads, pixels * (s->from.c + s->to.c), pixels * s->groups * s->m * s->rows);
 #pragma omp parallel num_threads(threads)
     {
         float *panel = (float *)(panels + (size_t)omp_get_thread_num() * 2 * DCK_PANEL_BYTES);
@@ -132,28 +134,9 @@ static void run_pass(const pass *s, char *panels, int threads)
 
 /* ---- forward ---- */
 
-static int forward_taps(const dck_conv *k, dck_tap *tap)
-{
-    int n = 0;
-    for (int j = 0; j < k->kernel; j++)
-        for (int i = 0; i < k->kernel; i++)
-            tap[n++] = (dck_tap){j * k->dilation - k->pad_begin, i * k->dilation - k->pad_begin};
-    return n;
-}
-
-static dck_gather forward_gather(const dck_conv *k, dck_view x, dck_view y, dck_tap *tap)
-{
-    return (dck_gather){x.h, x.w, y.w, k->stride, forward_taps(k, tap), tap, k->relu};
-}
-
-static size_t taps_bytes(const dck_conv *k)
-{
-    return dck_lines((size_t)k->kernel * k->kernel * sizeof(dck_tap));
-}
-
 size_t DCK(dense_forward_scratch_bytes)(const dck_conv *k, int threads)
 {
-    return taps_bytes(k) + (size_t)threads * 2 * DCK_PANEL_BYTES;
+    return dck_taps_bytes(k) + (size_t)threads * 2 * DCK_PANEL_BYTES;
 }
 
 int DCK(dense_parts)(dck_view y)
@@ -164,7 +147,7 @@ int DCK(dense_parts)(dck_view y)
 void DCK(dense_forward)(const dck_conv *k, dck_view x, const float *w, dck_view y, int n, dck_moments moments,
                         void *scratch, int threads)
 {
-    pass s = {.gather = forward_gather(k, x, y, scratch),
+    pass s = {.gather = dck_forward_gather(k, x, y, scratch),
               .from = x,
               .to = y,
               .moments = moments,
@@ -175,7 +158,7 @@ void DCK(dense_forward)(const dck_conv *k, dck_view x, const float *w, dck_view 
               .grid_h = y.h,
               .step = 1};
     s.rows = x.c / k->groups * s.gather.n_taps;
-    run_pass(&s, (char *)scratch + taps_bytes(k), threads);
+    run_pass(&s, (char *)scratch + dck_taps_bytes(k), threads);
 }
 
 /* ---- backward ---- */
@@ -196,9 +179,9 @@ static backward_scratch lay_out(const dck_conv *k, dck_view x, dck_view y, int b
 {
     size_t weights = dck_lines(weight_count(k, x, y) * sizeof(float));
     size_t partials = dck_lines(weight_count(k, x, y) * dck_cut_units(y, blocks).count * sizeof(float));
-    size_t head = taps_bytes(k) + weights + partials;
-    return (backward_scratch){(dck_tap *)memory, (float *)(memory + taps_bytes(k)),
-                              (float *)(memory + taps_bytes(k) + weights), memory + head,
+    size_t head = dck_taps_bytes(k) + weights + partials;
+    return (backward_scratch){(dck_tap *)memory, (float *)(memory + dck_taps_bytes(k)),
+                              (float *)(memory + dck_taps_bytes(k) + weights), memory + head,
                               head + (size_t)threads * 2 * DCK_PANEL_BYTES};
 }
 
@@ -311,7 +294,7 @@ static void backward_weights(const dck_conv *k, dck_view x, const dck_grad *grad
 {
     const dck_view dy = gradient->dz;
     const dck_tap here = {0, 0};
-    weight_pass s = {.x_gather = forward_gather(k, x, dy, memory->tap),
+    weight_pass s = {.x_gather = dck_forward_gather(k, x, dy, memory->tap),
                      .dy_gather = {dy.h, dy.w, dy.w, 1, 1, &here, false},
                      .x = x,
                      .dy = *gradient,

@@ -1,4 +1,5 @@
-/* Gradients of convolutions with a single tap: pointwise ones and the two halves of a factorized reduce.
+/* Gradients of convolutions with a single tap: pointwise ones, the two halves of a factorized reduce, and kernels as
+ * large as the image, whose every pixel is a channel of its own.
  *
  * One pass over chunks of dy's pixels: a panel of dy and one of x, both changed on the way as their readers must, serve
  * the outer product for dw, the product with the transposed weights for dx, and x's as the mask of dx. So dz and y are
@@ -15,7 +16,7 @@ typedef struct backward {
     dck_view x, dx;
     dck_grad dy;
     bool accumulate, relu;
-    int n, groups, in, out; /* in, out: of one group */
+    int n, groups, in, out; /* in, out: of one group; of a kernel as large as the image, in counts its taps */
     int stride, phase;      /* dy's pixel (i, j) is of x's pixel (i * stride + phase, j * stride + phase) */
     dck_gather x_gather, dy_gather;
     dck_cut_up chunks, units, in_ranges, out_ranges;
@@ -27,8 +28,16 @@ static bool covers(int from, int to, int stride)
     return from * stride >= to && (from - 1) * stride < to;
 }
 
+static bool is_whole(const dck_conv *k, dck_view x, dck_view y)
+{
+    return k->groups == 1 && k->kernel == x.h && k->kernel == x.w && k->dilation == 1 && k->pad_begin == 0 &&
+           y.h == 1 && y.w == 1;
+}
+
 bool DCK(pointwise_fits)(const dck_conv *k, dck_view x, dck_view y)
 {
+    if (is_whole(k, x, y))
+        return true;
     return k->kernel == 1 && k->pad_begin <= 0 && -k->pad_begin < k->stride && covers(y.h, x.h, k->stride) &&
            covers(y.w, x.w, k->stride);
 }
@@ -36,12 +45,12 @@ bool DCK(pointwise_fits)(const dck_conv *k, dck_view x, dck_view y)
 /* Of every group; in floats, whole lines. */
 static size_t weight_floats(const dck_conv *k, dck_view x, dck_view y)
 {
-    return dck_lines((size_t)y.c * (x.c / k->groups) * sizeof(float)) / sizeof(float);
+    return dck_lines((size_t)y.c * (x.c / k->groups) * k->kernel * k->kernel * sizeof(float)) / sizeof(float);
 }
 
 size_t DCK(pointwise_backward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int blocks, int threads)
 {
-    return weight_floats(k, x, y) * sizeof(float) * (1 + dck_cut_units(y, blocks).count) +
+    return weight_floats(k, x, y) * sizeof(float) * (1 + dck_cut_units(y, blocks).count) + dck_taps_bytes(k) +
            (size_t)threads * PANELS * DCK_PANEL_BYTES;
 }
 
@@ -152,8 +161,9 @@ static void run_unit(const backward *s, int unit, int group, float *panels)
 void DCK(pointwise_backward)(const dck_conv *k, dck_view x, const float *w, dck_grad dy, dck_view dx, bool accumulate,
                              float *dw, int n, void *scratch, int threads)
 {
-    const dck_tap origin = {0, 0}, tap = {-k->pad_begin, -k->pad_begin};
+    const dck_tap origin = {0, 0};
     const dck_view y = dy.dz;
+    const int taps = k->kernel * k->kernel;
     const int blocks = dck_blocks_of(n);
     backward s = {.x = x,
                   .dx = dx,
@@ -162,21 +172,24 @@ void DCK(pointwise_backward)(const dck_conv *k, dck_view x, const float *w, dck_
                   .relu = k->relu,
                   .n = n,
                   .groups = k->groups,
-                  .in = x.c / k->groups,
+                  .in = x.c / k->groups * taps,
                   .out = y.c / k->groups,
-                  .stride = k->stride,
+                  .stride = taps > 1 ? 1 : k->stride,
                   .phase = -k->pad_begin,
-                  .x_gather = {x.h, x.w, y.w, k->stride, 1, &tap, k->relu},
+                  .x_gather = dck_forward_gather(k, x, y, scratch),
                   .dy_gather = {y.h, y.w, y.w, 1, 1, &origin, false},
                   .chunks = dck_cut_pixels(y.h * y.w),
                   .units = dck_cut_units(y, blocks),
-                  .transposed = scratch};
+                  .transposed = (float *)((char *)scratch + dck_taps_bytes(k))};
+    if (taps > 1)
+        s.dx = (dck_view){dx.data, s.in, 1, 1, dx.stride, NULL};
     s.in_ranges = dck_cut_rows(s.in);
     s.out_ranges = dck_cut_rows(s.out);
     float *partial = s.transposed + weight_floats(k, x, y), *panels = partial + weight_floats(k, x, y) * s.units.count;
     s.partial = dw ? partial : NULL;
-    if (((size_t)x.c * x.h * x.w + (size_t)y.c * y.h * y.w) * DCK_LANES * blocks <= DCK_SERIAL_FLOATS)
-        threads = 1;
+    const size_t pixels = (size_t)y.h * y.w * DCK_LANES * blocks;
+    threads =
+        dck_worth(threads, (x.c * dck_plane_floats(x) + y.c * dck_plane_floats(y)) * blocks, 2 * pixels * y.c * s.in);
 #pragma omp parallel num_threads(threads)
     {
         float *mine = panels + (size_t)omp_get_thread_num() * PANELS * (DCK_PANEL_BYTES / sizeof(float));
