@@ -310,7 +310,9 @@ static void print_row(const row *r, const char *line, double first)
 
 static void print_ceilings(const char *line)
 {
-    printf("\nThe floor: each operation at %.0f GFLOP/s or %.1f GB/s, measured now, whichever takes longer.\n",
+    printf("\nThe floor: each operation at %.0f GFLOP/s or %.1f GB/s, measured now, whichever takes longer. Targets: "
+           "half of "
+           "the\nfloor's speed with all switches on; a start below 1000 ms.\n",
            1e-9 * number(line, "peak_flops"), 1e-9 * number(line, "peak_bandwidth"));
 }
 
