@@ -175,8 +175,9 @@ DCK_INLINE void product_tile(int m, int n, const float *restrict a, size_t ld_a,
         DCK_UNROLL
     for (int j = 0; j < n; j++)
         sum[i][j] = (dck_vec){0};
-    DCK_UNROLL
-    for (int i = 0; i < m; i++) { /* until the sums are written, these have come */
+    if (rows >= 16)
+        DCK_UNROLL
+    for (int i = 0; i < m; i++) { /* until so many rows are summed, these have come */
         __builtin_prefetch(&out.to[i * out.ld], 1);
         __builtin_prefetch(&out.to[i * out.ld + n - 1], 1);
     }
