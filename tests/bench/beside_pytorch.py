@@ -32,7 +32,7 @@ def parse_arguments():
     parser.add_argument("--seconds", type=float, default=5, help="of dcanas' steps in a pair")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--no-compile", action="store_true")
-    parser.add_argument("--compile-minutes", type=float, default=20)
+    parser.add_argument("--compile-minutes", type=float, default=30)
     return parser.parse_args()
 
 

@@ -75,7 +75,7 @@ def place(network, a):
     network.train()
     if a.layout == "channels_last":
         network.to(memory_format=torch.channels_last)
-    if a.compile:  # cell by cell: equal cells share what is compiled, and the whole takes a quarter of an hour and more
+    if a.compile:  # cell by cell: equal cells share what is compiled, and the whole network takes far longer
         torch._dynamo.config.recompile_limit = 64
         for cell in network.cells:
             cell.compile(dynamic=False)
