@@ -224,23 +224,19 @@ static dc_status open_folder(dc_pipeline *p)
     return keep_config(p, config);
 }
 
-/* Threads of a rank meet after every operation, ranks seldom: where nobody has set the threads, says how many ranks of
- * one thread have work, be it a search of their own or a full block of images of each batch. */
+/* Threads of a rank meet after every operation, searches of several ranks never: where nobody has set the threads, says
+ * how many ranks of one thread would have a search of their own. */
 static void suggest_ranks(const dc_pipeline *p)
 {
     const dc_settings *s = &p->settings;
-    const int cores = p->world->size * p->threads;
-    int useful = s->target.batch / p->backend->layout.lane;
-    if (p->searches) {
-        int64_t side_by_side = s->constrained && p->budgets.n > 0 ? (int64_t)s->lug_points * s->lug_seeds : s->runs;
-        side_by_side *= s->ranks_per_search;
-        useful = side_by_side > useful ? (int)(side_by_side < cores ? side_by_side : cores) : useful;
-    }
+    const int64_t cores = (int64_t)p->world->size * p->threads;
+    int64_t useful = s->constrained && p->budgets.n > 0 ? (int64_t)s->lug_points * s->lug_seeds : s->runs;
+    useful *= s->ranks_per_search;
     useful = useful < cores ? useful : cores;
-    if (s->run.threads == 0 && useful > p->world->size)
+    if (p->searches && s->run.threads == 0 && useful > p->world->size)
         dc_log_info(p->log,
-                    "%d rank%s of %d threads: %d ranks of one thread are faster (mpirun --bind-to none -np %d ...)",
-                    p->world->size, p->world->size == 1 ? "" : "s", p->threads, useful, useful);
+                    "%d rank%s of %d threads: %d ranks of one thread search faster (mpirun --bind-to none -np %d ...)",
+                    p->world->size, p->world->size == 1 ? "" : "s", p->threads, (int)useful, (int)useful);
 }
 
 static void introduce(const dc_pipeline *p)

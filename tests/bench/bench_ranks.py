@@ -14,7 +14,7 @@ import tempfile
 TRAINING_TARGET, GRAPH_TARGET = 0.95, 0.975  # of the number of ranks: 1.9x and 1.95x with two
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 FASHION_MNIST = "/usr/share/datasets/fashion-mnist"
-GRAPH = ["lug.points=8", "search.epochs=2", "search.train_images=960", "search.validation_images=960", "run.threads=1"]
+GRAPH = ["lug.points=8", "search.epochs=2", "search.train_images=960", "search.validation_images=960"]
 
 
 def parse_arguments():
@@ -40,10 +40,10 @@ def train(a, row, ranks, threads):
     return json.loads(launch(ranks, command).splitlines()[-1])["images_per_s"]
 
 
-def build_graph(a, data, ranks):
+def build_graph(a, data, ranks, threads):
     """Searches a minute, from the phase's start to its last search's end."""
     with tempfile.TemporaryDirectory() as folder:
-        settings = [*GRAPH, f"run.output={folder}", f"data.file={data}"]
+        settings = [*GRAPH, f"run.output={folder}", f"data.file={data}", f"run.threads={threads}"]
         command = [os.path.join(a.build, "dcanas"), "lug", os.path.join(ROOT, "input", "demo.ini")]
         launch(ranks, command + [word for setting in settings for word in ("--set", setting)])
         with open(os.path.join(folder, "demo", "events.jsonl"), encoding="utf-8") as lines:
@@ -80,8 +80,7 @@ def main():
         data = os.path.join(folder, "fashion-mnist.h5")
         subprocess.run([os.path.join(a.build, "dcanas"), "data", "import", "idx", FASHION_MNIST, data], check=True,
                        stdout=subprocess.DEVNULL)
-        rounds(a, "Lookup graph", "searches/min", lambda r, t: build_graph(a, data, r), GRAPH_TARGET,
-               [(1, 1), (a.cores, 1)])
+        rounds(a, "Lookup graph", "searches/min", lambda r, t: build_graph(a, data, r, t), GRAPH_TARGET, ways)
 
 
 if __name__ == "__main__":
