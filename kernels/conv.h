@@ -60,8 +60,13 @@ void DCK(product)(const float *a, size_t ld_a, const float *panel, int ld, int r
 void DCK(outer_product)(const float *left, int m, const float *right, int rows, int ld, int pixels, float *out,
                         size_t ld_out);
 
-/* dw[i] = sum of partial[unit][i] in the order of the units. Called by all threads of a parallel region. */
-void DCK(sum_partials)(const float *partial, int units, size_t count, float *dw);
+/* dw[i] = sum of partial[unit * stride + i] in the order of the units. Called by all threads of a parallel region. */
+void DCK(sum_partials)(const float *partial, int units, size_t stride, size_t count, float *dw);
+
+/* The moments of y's channels channel..channel + m over a part of the block with so many pixels, from what a product
+ * left: sums [m][2], pivot [m]. */
+void DCK(leave_moments)(const dck_moments *moments, dck_view y, int n, const dck_vec *sums, const float *pivot,
+                        int block, int channel, int m, int part, int pixels);
 
 /* The two families that conv.c chooses from; as their namesakes in kernels.h. */
 size_t DCK(dense_forward_scratch_bytes)(const dck_conv *k, int threads);
@@ -105,12 +110,17 @@ DCK_INLINE dck_cut_up dck_cut_pixels(int pixels)
     return (dck_cut_up){(pixels + size - 1) / size, size};
 }
 
-/* At least one, of no rows if there are none. */
-DCK_INLINE dck_cut_up dck_cut_rows(int rows)
+/* At least one, of no rows if there are none; most: a multiple of eight. */
+DCK_INLINE dck_cut_up dck_cut_rows_at(int rows, int most)
 {
-    int count = rows > 0 ? (rows + DCK_PANEL_ROWS - 1) / DCK_PANEL_ROWS : 1;
+    int count = rows > 0 ? (rows + most - 1) / most : 1;
     int size = ((rows + count - 1) / count + 7) / 8 * 8;
     return (dck_cut_up){rows > 0 ? (rows + size - 1) / size : 1, size};
+}
+
+DCK_INLINE dck_cut_up dck_cut_rows(int rows)
+{
+    return dck_cut_rows_at(rows, DCK_PANEL_ROWS);
 }
 
 DCK_INLINE int dck_cut_length(dck_cut_up c, int i, int total)

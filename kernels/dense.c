@@ -54,13 +54,12 @@ static void scatter(const pass *s, const float *result, int ld, int m, int first
     }
 }
 
-/* Of a part of the block with so many pixels; sums: [m][2]. */
-static void write_moments(const pass *s, const dck_vec *sums, const float *pivot, int block, int channel, int m,
-                          int part, int pixels)
+void DCK(leave_moments)(const dck_moments *moments, dck_view y, int n, const dck_vec *sums, const float *pivot,
+                        int block, int channel, int m, int part, int pixels)
 {
-    const double count = (double)pixels * dck_lanes_of(block, s->n);
-    const size_t parts = DCK(dense_parts)(s->to);
-    double *to = s->moments.sums + 2 * ((block * parts + part) * s->moments.channels + channel);
+    const double count = (double)pixels * dck_lanes_of(block, n);
+    const size_t parts = DCK(dense_parts)(y);
+    double *to = moments->sums + 2 * ((block * parts + part) * moments->channels + channel);
     for (int i = 0; i < m; i++) {
         const double p = pivot[i], first = dck_sum_lanes(sums[2 * i]), second = dck_sum_lanes(sums[2 * i + 1]);
         to[2 * i] = first + count * p;
@@ -107,7 +106,9 @@ static void pass_chunk(const pass *s, int block, int group, int first, int m, in
         }
     }
     if (s->moments.sums)
-        write_moments(s, *sums, pivot, block, channel, m, first_pixel / dck_cut_pixels(s->to.h * s->to.w).size, pixels);
+        DCK(leave_moments)
+    (&s->moments, s->to, s->n, *sums, pivot, block, channel, m, first_pixel / dck_cut_pixels(s->to.h * s->to.w).size,
+     pixels);
 }
 
 static void run_pass(const pass *s, char *panels, int threads)
@@ -316,7 +317,7 @@ static void backward_weights(const dck_conv *k, dck_view x, const dck_grad *grad
             for (int group = 0; group < s.groups; group++)
                 for (int range = 0; range < s.ranges.count; range++)
                     weight_unit(&s, unit, group, range, panel, panel + DCK_PANEL_BYTES / sizeof(float));
-        DCK(sum_partials)(s.partial, s.units.count, s.weights, dw);
+        DCK(sum_partials)(s.partial, s.units.count, s.weights, s.weights, dw);
     }
 }
 

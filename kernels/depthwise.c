@@ -329,6 +329,6 @@ void DCK(depthwise_backward)(const dck_conv *k, dck_view x, const float *w, dck_
                 }
             }
         if (dw)
-            DCK(sum_partials)(partial, blocks, weights, dw);
+            DCK(sum_partials)(partial, blocks, weights, weights, dw);
     }
 }

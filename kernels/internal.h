@@ -11,6 +11,10 @@ int DCK(conv_parts)(const dck_conv *k, dck_view x, dck_view y);
 size_t DCK(conv_backward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int blocks, int threads);
 void DCK(conv_backward)(const dck_conv *k, dck_view x, const float *w, dck_grad dy, dck_view dx, bool accumulate,
                         float *dw, int n, void *scratch, int threads);
+void DCK(siblings_forward)(const dck_conv *k, dck_view x, int branches, const dck_branch *branch, int n, void *scratch,
+                           int threads);
+void DCK(siblings_backward)(const dck_conv *k, dck_view x, int branches, const dck_branch *branch, dck_view dx,
+                            bool accumulate, int n, void *scratch, int threads);
 size_t DCK(norm_scratch_bytes)(dck_view x, int blocks, int parts);
 void DCK(norm_forward)(const dck_norm *k, dck_view x, dck_view y, int n, bool training, void *scratch, int threads);
 void DCK(norm_backward)(const dck_norm *k, dck_view x, dck_view dy, dck_view dx, bool accumulate, float *dgamma,

@@ -15,7 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { DCK_LANES = 16 };
+enum { DCK_LANES = 16, DCK_BRANCHES = 4, DCK_SIBLING_ROWS = 144 };
 
 /* A channel range of a stored tensor: stride floats from one block of 16 images to the next.
  *
@@ -43,6 +43,16 @@ typedef struct dck_moments {
     double *sums; /* NULL: not wanted */
     int channels; /* of the tensor that is normalised, of which y may be a range; sums points at the range's first */
 } dck_moments;
+
+/* One of the convolutions that read the same x: the operands that are its own. y, moments: forward; dy, dw: backward.
+ */
+typedef struct dck_branch {
+    const float *w;
+    dck_view y;
+    dck_moments moments;
+    dck_grad dy;
+    float *dw; /* NULL: not wanted */
+} dck_branch;
 
 typedef struct dck_conv {
     int kernel, stride, pad_begin, pad_end, dilation, groups; /* weight [out_c][in_c/groups][kernel][kernel] */
@@ -76,6 +86,14 @@ typedef struct dck_kernels {
     size_t (*conv_backward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int blocks, int threads);
     void (*conv_backward)(const dck_conv *k, dck_view x, const float *w, dck_grad dy, dck_view dx, bool accumulate,
                           float *dw, int n, void *scratch, int threads);
+
+    /* Up to DCK_BRANCHES pointwise convolutions (kernel 1, stride 1, no padding, one group, x of more than one channel)
+     * of the same x, with DCK_SIBLING_ROWS channels of output between them: x is gathered once, and its gradient,
+     * which is the sum of theirs, written once. Scratch: what conv_*_scratch_bytes asks for each of them, added up. */
+    void (*siblings_forward)(const dck_conv *k, dck_view x, int branches, const dck_branch *branch, int n,
+                             void *scratch, int threads);
+    void (*siblings_backward)(const dck_conv *k, dck_view x, int branches, const dck_branch *branch, dck_view dx,
+                              bool accumulate, int n, void *scratch, int threads);
 
     /* Batch norm over n images. training: batch statistics, running ones updated, saved filled; else running ones.
      * parts: 0, or conv_parts of the convolutions that leave x's moments at the beginning of the scratch. */

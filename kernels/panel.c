@@ -352,13 +352,13 @@ void DCK(outer_product)(const float *left, int m, const float *right, int rows, 
     }
 }
 
-void DCK(sum_partials)(const float *partial, int units, size_t count, float *dw)
+void DCK(sum_partials)(const float *partial, int units, size_t stride, size_t count, float *dw)
 {
 #pragma omp for schedule(static)
     for (size_t i = 0; i < count; i++) {
         float sum = 0;
         for (int u = 0; u < units; u++)
-            sum += partial[u * count + i];
+            sum += partial[u * stride + i];
         dw[i] = sum;
     }
 }

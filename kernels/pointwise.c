@@ -1,10 +1,14 @@
 /* Gradients of convolutions with a single tap: pointwise ones, the two halves of a factorized reduce, and kernels as
- * large as the image, whose every pixel is a channel of its own.
+ * large as the image, whose every pixel is a channel of its own; and pointwise siblings, which read the same x, in both
+ * directions: they are one convolution whose outputs lie in several places.
  *
  * One pass over chunks of dy's pixels: a panel of dy and one of x, both changed on the way as their readers must, serve
  * the outer product for dw, the product with the transposed weights for dx, and x's as the mask of dx. So dz and y are
  * read once and x is not read again; gradients of w are summed per unit, a fixed range of blocks and chunks. Of a
  * stride's pixels only one in a square has a tap: the others' zeros are written along with it.
+ *
+ * Where dy has more rows than one panel, x is taken few rows at a time, so that both and what is written of dx stay in
+ * the cache.
  *
  * 4 in * out operations a pixel and image; read 4 (in + 2 out) bytes, written 4 in. AVX2, Zen 3, one core, from memory,
  * of the peak of 113 GFLOP/s: 256 -> 64 at 8x8 69 %, 128 -> 64 at 16x16 60 %, 64 -> 32 at 32x32 56 %, 36 -> 36 53 %. 16
@@ -14,11 +18,16 @@
 #include <omp.h>
 #include <string.h>
 
-enum { PANELS = 3 /* of a thread: dy, x, dx before it is spread */ };
+enum {
+    PANELS = 4, /* of a thread: two of dy, x, dx before it is spread */
+    DY_ROWS = 2 * DCK_PANEL_ROWS,
+    X_ROWS_BESIDE = 40, /* beside more than one panel of dy: with x's and dx's rows it stays in the level-2 cache */
+};
 
 typedef struct backward {
-    dck_view x, dx;
-    dck_grad dy;
+    dck_view x, dx, y;        /* y: its height and width */
+    const dck_branch *branch; /* their outputs one after the other are the rows of dy */
+    int branches;             /* more than one: of one group */
     bool accumulate, relu;
     int n, groups, in, out; /* in, out: of one group; of a kernel as large as the image, in counts its taps */
     int stride, phase;      /* dy's pixel (i, j) is of x's pixel (i * stride + phase, j * stride + phase) */
@@ -58,13 +67,17 @@ size_t DCK(pointwise_backward_scratch_bytes)(const dck_conv *k, dck_view x, dck_
            (size_t)threads * PANELS * DCK_PANEL_BYTES;
 }
 
-static void transpose(const backward *s, const float *w)
+static void transpose(const backward *s)
 {
 #pragma omp for schedule(static)
     for (int c = 0; c < s->groups * s->in; c++) {
-        const float *from = w + (size_t)(c / s->in) * s->out * s->in + c % s->in;
-        for (int o = 0; o < s->out; o++)
-            s->transposed[(size_t)c * s->out + o] = from[(size_t)o * s->in];
+        float *to = s->transposed + (size_t)c * s->out;
+        for (int b = 0; b < s->branches; b++) {
+            const int out = s->branch[b].dy.dz.c / s->groups;
+            const float *from = s->branch[b].w + (size_t)(c / s->in) * out * s->in + c % s->in;
+            for (int o = 0; o < out; o++)
+                *to++ = from[(size_t)o * s->in];
+        }
     }
 }
 
@@ -87,7 +100,7 @@ static void spread_run(const backward *s, const float *from, int grid_x, int pix
 static void spread(const backward *s, const float *result, int ld, int m, int first_pixel, int pixels, float *to,
                    bool add)
 {
-    const int w = s->dy.dz.w;
+    const int w = s->y.w;
     for (int i = 0; i < m; i++, to += dck_plane_floats(s->dx)) {
         int y = first_pixel / w, x = first_pixel % w;
         for (int p = 0, run; p < pixels; p += run, y++, x = 0) {
@@ -125,16 +138,31 @@ static void chunk_dx(const backward *s, const chunk *c, int first, int m, int fi
     }
 }
 
+/* Rows first..first + m of dy. */
+static void gather_dy(const backward *s, const chunk *c, int first, int m, float *panel)
+{
+    for (int b = 0, begin = 0, out; b < s->branches; b++, begin += out) {
+        const dck_grad *dy = &s->branch[b].dy;
+        out = dy->dz.c / s->groups;
+        const int from = first > begin ? first - begin : 0, to = first + m < begin + out ? first + m - begin : out;
+        if (from >= to)
+            continue;
+        DCK(gather)
+        (&s->dy_gather, dck_gradient_source(dy, s->n, c->block, c->group * out), from, to - from, c->first_pixel,
+         c->pixels, panel, c->ld);
+        panel += (size_t)(to - from) * c->ld * DCK_LANES;
+    }
+}
+
 static void run_chunk(const backward *s, const chunk *c, float *sum, float *panels)
 {
     const size_t size = DCK_PANEL_BYTES / sizeof(float);
-    float *dy_panel = panels, *x_panel = panels + size;
-    const dck_source dy = dck_gradient_source(&s->dy, s->n, c->block, c->group * s->out);
+    float *dy_panel = panels, *x_panel = panels + 2 * size;
     const dck_source x = dck_source_of(s->x, c->block, c->group * s->in);
     const bool want_x = s->partial || s->relu;
     for (int o = 0; o < s->out_ranges.count; o++) {
         const int first_out = o * s->out_ranges.size, m = dck_cut_length(s->out_ranges, o, s->out);
-        DCK(gather)(&s->dy_gather, dy, first_out, m, c->first_pixel, c->pixels, dy_panel, c->ld);
+        gather_dy(s, c, first_out, m, dy_panel);
         for (int i = 0; i < s->in_ranges.count; i++) {
             const int first = i * s->in_ranges.size, rows = dck_cut_length(s->in_ranges, i, s->in);
             if (want_x && (o == 0 || s->in_ranges.count > 1))
@@ -143,14 +171,14 @@ static void run_chunk(const backward *s, const chunk *c, float *sum, float *pane
                 DCK(outer_product)
             (dy_panel, m, x_panel, rows, c->ld, c->pixels, sum + (size_t)first_out * s->in + first, s->in);
             if (s->dx.data)
-                chunk_dx(s, c, first, rows, first_out, m, dy_panel, x_panel, panels + 2 * size);
+                chunk_dx(s, c, first, rows, first_out, m, dy_panel, x_panel, panels + 3 * size);
         }
     }
 }
 
 static void run_unit(const backward *s, int unit, int group, float *panels)
 {
-    const int grid = s->dy.dz.h * s->dy.dz.w, end = dck_blocks_of(s->n) * s->chunks.count;
+    const int grid = s->y.h * s->y.w, end = dck_blocks_of(s->n) * s->chunks.count;
     const size_t weights = (size_t)s->out * s->in;
     float *sum = s->partial ? s->partial + ((size_t)unit * s->groups + group) * weights : NULL;
     if (sum)
@@ -162,16 +190,23 @@ static void run_unit(const backward *s, int unit, int group, float *panels)
     }
 }
 
-void DCK(pointwise_backward)(const dck_conv *k, dck_view x, const float *w, dck_grad dy, dck_view dx, bool accumulate,
-                             float *dw, int n, void *scratch, int threads)
+static void run_backward(const dck_conv *k, dck_view x, int branches, const dck_branch *branch, dck_view dx,
+                         bool accumulate, int n, void *scratch, int threads)
 {
     const dck_tap origin = {0, 0};
-    const dck_view y = dy.dz;
+    dck_view y = branch->dy.dz; /* of all */
+    bool want_dw = branch->dw;
+    for (int b = 1; b < branches; b++) {
+        y.c += branch[b].dy.dz.c;
+        want_dw |= branch[b].dw != NULL;
+    }
     const int taps = k->kernel * k->kernel;
     const int blocks = dck_blocks_of(n);
     backward s = {.x = x,
                   .dx = dx,
-                  .dy = dy,
+                  .y = y,
+                  .branch = branch,
+                  .branches = branches,
                   .accumulate = accumulate,
                   .relu = k->relu,
                   .n = n,
@@ -187,10 +222,10 @@ void DCK(pointwise_backward)(const dck_conv *k, dck_view x, const float *w, dck_
                   .transposed = (float *)((char *)scratch + dck_taps_bytes(k))};
     if (taps > 1)
         s.dx = (dck_view){dx.data, s.in, 1, 1, dx.stride, NULL};
-    s.in_ranges = dck_cut_rows(s.in);
-    s.out_ranges = dck_cut_rows(s.out);
+    s.out_ranges = dck_cut_rows_at(s.out, DY_ROWS);
+    s.in_ranges = dck_cut_rows_at(s.in, s.out_ranges.size > DCK_PANEL_ROWS ? X_ROWS_BESIDE : DCK_PANEL_ROWS);
     float *partial = s.transposed + weight_floats(k, x, y), *panels = partial + weight_floats(k, x, y) * s.units.count;
-    s.partial = dw ? partial : NULL;
+    s.partial = want_dw ? partial : NULL;
     const size_t pixels = (size_t)y.h * y.w * DCK_LANES * blocks;
     threads =
         dck_worth(threads, (x.c * dck_plane_floats(x) + y.c * dck_plane_floats(y)) * blocks, 2 * pixels * y.c * s.in);
@@ -198,12 +233,105 @@ void DCK(pointwise_backward)(const dck_conv *k, dck_view x, const float *w, dck_
     {
         float *mine = panels + (size_t)omp_get_thread_num() * PANELS * (DCK_PANEL_BYTES / sizeof(float));
         if (dx.data)
-            transpose(&s, w);
+            transpose(&s);
 #pragma omp for collapse(2) schedule(static)
         for (int unit = 0; unit < s.units.count; unit++)
             for (int group = 0; group < s.groups; group++)
                 run_unit(&s, unit, group, mine);
-        if (dw)
-            DCK(sum_partials)(partial, s.units.count, (size_t)y.c * s.in, dw);
+        size_t first = 0;
+        for (int b = 0; b < branches; b++) {
+            const size_t weights = (size_t)branch[b].dy.dz.c * s.in;
+            if (branch[b].dw)
+                DCK(sum_partials)(partial + first, s.units.count, (size_t)y.c * s.in, weights, branch[b].dw);
+            first += weights;
+        }
+    }
+}
+
+void DCK(pointwise_backward)(const dck_conv *k, dck_view x, const float *w, dck_grad dy, dck_view dx, bool accumulate,
+                             float *dw, int n, void *scratch, int threads)
+{
+    const dck_branch alone = {.w = w, .dy = dy, .dw = dw};
+    run_backward(k, x, 1, &alone, dx, accumulate, n, scratch, threads);
+}
+
+void DCK(siblings_backward)(const dck_conv *k, dck_view x, int branches, const dck_branch *branch, dck_view dx,
+                            bool accumulate, int n, void *scratch, int threads)
+{
+    run_backward(k, x, branches, branch, dx, accumulate, n, scratch, threads);
+}
+
+/* ---- forward of several ---- */
+
+typedef struct forward {
+    dck_gather gather;
+    dck_view x;
+    const dck_branch *branch;
+    int branches, n;
+} forward;
+
+/* What a panel, rows row.. of x, adds to outputs first..first + m of a branch. */
+static void branch_product(const forward *s, const dck_branch *b, const chunk *c, int first, int m, int row, int rows,
+                           const float *panel)
+{
+    dck_vec sums[DCK_PANEL_ROWS][2];
+    float pivot[DCK_PANEL_ROWS];
+    const size_t plane = dck_plane_floats(b->y);
+    const bool moments = b->moments.sums && row + rows == s->x.c;
+    dck_output out = {.to = dck_plane(b->y, c->block, first) + (size_t)c->first_pixel * DCK_LANES,
+                      .ld = plane / DCK_LANES,
+                      .add = row > 0};
+    if (moments) {
+        memset(sums, 0, (size_t)m * sizeof *sums);
+        out.sums = *sums;
+        out.pivot = pivot;
+        out.lanes = dck_lanes_of(c->block, s->n);
+    }
+    DCK(product)(b->w + (size_t)first * s->x.c + row, s->x.c, panel, c->ld, rows, m, c->pixels, out);
+    if (moments)
+        DCK(leave_moments)
+    (&b->moments, b->y, s->n, *sums, pivot, c->block, first, m, c->first_pixel / dck_cut_pixels(b->y.h * b->y.w).size,
+     c->pixels);
+}
+
+static void forward_chunk(const forward *s, const chunk *c, float *panel)
+{
+    const dck_source x = dck_source_of(s->x, c->block, 0);
+    const dck_cut_up in_ranges = dck_cut_rows(s->x.c);
+    for (int i = 0; i < in_ranges.count; i++) {
+        const int row = i * in_ranges.size, rows = dck_cut_length(in_ranges, i, s->x.c);
+        DCK(gather)(&s->gather, x, row, rows, c->first_pixel, c->pixels, panel, c->ld);
+        for (int b = 0; b < s->branches; b++) {
+            const dck_cut_up ranges = dck_cut_rows(s->branch[b].y.c);
+            for (int r = 0; r < ranges.count; r++)
+                branch_product(s, &s->branch[b], c, r * ranges.size, dck_cut_length(ranges, r, s->branch[b].y.c), row,
+                               rows, panel);
+        }
+    }
+}
+
+void DCK(siblings_forward)(const dck_conv *k, dck_view x, int branches, const dck_branch *branch, int n, void *scratch,
+                           int threads)
+{
+    const dck_view y = branch->y;
+    const forward s = {dck_forward_gather(k, x, y, scratch), x, branch, branches, n};
+    const int grid = y.h * y.w, blocks = dck_blocks_of(n);
+    const dck_cut_up chunks = dck_cut_pixels(grid);
+    size_t outputs = 0;
+    for (int b = 0; b < branches; b++)
+        outputs += branch[b].y.c;
+    const size_t pixels = (size_t)grid * DCK_LANES * blocks;
+    threads = dck_worth(threads, pixels * (x.c + outputs), pixels * x.c * outputs);
+#pragma omp parallel num_threads(threads)
+    {
+        float *panel =
+            (float *)((char *)scratch + dck_taps_bytes(k) + (size_t)omp_get_thread_num() * 2 * DCK_PANEL_BYTES);
+#pragma omp for collapse(2) schedule(static)
+        for (int block = 0; block < blocks; block++)
+            for (int at = 0; at < chunks.count; at++) {
+                const int length = dck_cut_length(chunks, at, grid);
+                const chunk c = {block, 0, at * chunks.size, length, dck_leading(length)};
+                forward_chunk(&s, &c, panel);
+            }
     }
 }

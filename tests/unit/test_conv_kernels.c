@@ -71,6 +71,7 @@ static void compute_reference(const dck_conv *k, const reference *r, dck_view x,
  * norm leaves it: what dz, y and factors stand for is in dy, which the reference computes with. */
 typedef struct data {
     bool lazy;
+    const int *split; /* [DCK_BRANCHES]: computed as siblings with so many outputs each; 0 first: as what it is */
     int n;
     tensor x, y, dy, dx, lazy_dz, lazy_y;
     float *factors, *w, *dw;
@@ -164,6 +165,44 @@ static void assert_moments(const double *sums, int parts, int channels, const da
     }
 }
 
+/* ---- one convolution, or siblings of which each has some of its outputs ---- */
+
+static dck_view range_of(dck_view whole, int first, int channels)
+{
+    whole.data += (size_t)first * whole.h * whole.w * DCK_LANES;
+    whole.c = channels;
+    return whole;
+}
+
+static int branches_of(const problem *p, const data *d, dck_moments moments, dck_grad dy, float *dw, dck_branch *branch)
+{
+    const size_t row = d->weights / p->out;
+    int n = 0;
+    for (int first = 0; n < DCK_BRANCHES && d->split[n]; first += d->split[n++]) {
+        dck_branch *b = &branch[n];
+        *b = (dck_branch){.w = d->w + first * row,
+                          .y = range_of(d->y.view, first, d->split[n]),
+                          .moments = moments,
+                          .dy = {.dz = range_of(dy.dz, first, d->split[n])},
+                          .dw = dw ? dw + first * row : NULL};
+        b->moments.sums += moments.sums ? 2 * first : 0;
+        if (dy.factors) {
+            b->dy.y = range_of(dy.y, first, d->split[n]);
+            b->dy.factors = dy.factors + 3 * first;
+        }
+    }
+    return n;
+}
+
+static size_t scratch_bytes(const problem *p, const data *d,
+                            size_t (*of)(const dck_conv *, dck_view, dck_view, int, int), int threads)
+{
+    size_t bytes = d->split[0] ? 0 : of(&p->k, d->x.view, d->y.view, BLOCKS, threads);
+    for (int i = 0; i < DCK_BRANCHES && d->split[i]; i++)
+        bytes += of(&p->k, d->x.view, range_of(d->y.view, 0, d->split[i]), BLOCKS, threads);
+    return bytes;
+}
+
 static void check_forward(const dck_kernels *call, const problem *p, const data *d)
 {
     const dck_view x = d->x.view;
@@ -172,12 +211,17 @@ static void check_forward(const dck_kernels *call, const problem *p, const data 
     float *first = malloc(d->y.count * sizeof(float));
     double *sums = malloc((n_sums + 1) * sizeof(double)), *first_sums = malloc((n_sums + 1) * sizeof(double));
     for (int threads = 1; threads <= 3; threads++) {
-        size_t bytes = call->conv_forward_scratch_bytes(&p->k, x, d->y.view, BLOCKS, threads);
+        size_t bytes = scratch_bytes(p, d, call->conv_forward_scratch_bytes, threads);
         void *scratch = scratch_create(bytes);
         for (size_t i = 0; i <= n_sums; i++)
             sums[i] = sentinel;
         const dck_moments moments = {parts > 0 ? sums + 2 : NULL, channels};
-        call->conv_forward(&p->k, x, d->w, d->y.view, d->n, moments, scratch, threads);
+        dck_branch branch[DCK_BRANCHES];
+        const int n = branches_of(p, d, moments, (dck_grad){.dz = d->dy.view}, NULL, branch);
+        if (n > 0)
+            call->siblings_forward(&p->k, x, n, branch, d->n, scratch, threads);
+        else
+            call->conv_forward(&p->k, x, d->w, d->y.view, d->n, moments, scratch, threads);
         scratch_destroy(scratch, bytes);
         assert_guards(d->y);
         assert_view(d->y.view, d->right.y, d->right.y_size, NULL);
@@ -200,13 +244,19 @@ static void run_backward(const dck_kernels *call, const problem *p, const data *
 {
     dck_view dx = d->dx.view;
     dx.data = want_dx ? dx.data : NULL;
-    size_t bytes = call->conv_backward_scratch_bytes(&p->k, d->x.view, d->dy.view, BLOCKS, threads);
+    size_t bytes = scratch_bytes(p, d, call->conv_backward_scratch_bytes, threads);
     void *scratch = scratch_create(bytes);
     d->dw[d->weights] = sentinel;
     dck_grad dy = {.dz = d->dy.view};
     if (d->lazy && call->conv_parts(&p->k, d->x.view, d->dy.view) > 0)
         dy = (dck_grad){d->lazy_dz.view, d->lazy_y.view, d->factors};
-    call->conv_backward(&p->k, d->x.view, d->w, dy, dx, accumulate, want_dw ? d->dw : NULL, d->n, scratch, threads);
+    float *dw = want_dw ? d->dw : NULL;
+    dck_branch branch[DCK_BRANCHES];
+    const int n = branches_of(p, d, (dck_moments){NULL, 0}, dy, dw, branch);
+    if (n > 0)
+        call->siblings_backward(&p->k, d->x.view, n, branch, dx, accumulate, d->n, scratch, threads);
+    else
+        call->conv_backward(&p->k, d->x.view, d->w, dy, dx, accumulate, dw, d->n, scratch, threads);
     assert_true(d->dw[d->weights] == sentinel);
     scratch_destroy(scratch, bytes);
 }
@@ -248,11 +298,12 @@ static void check_backward(const dck_kernels *call, const problem *p, const data
     free(first_dw);
 }
 
-static void check(problem p)
+static void check(problem p, const int *split)
 {
     for (int variant = 0; variant < 4; variant++) {
         p.k.relu = variant % 2;
         data d = data_create(&p, variant >= 2);
+        d.split = split;
         for (size_t i = 0; i < ISAS; i++) {
             const dck_kernels *call = dck_kernels_for(isas[i]);
             if (!call)
@@ -273,8 +324,9 @@ static void check(problem p)
 
 static void check_all(const problem *problems, size_t n)
 {
+    static const int whole[DCK_BRANCHES] = {0};
     for (size_t i = 0; i < n; i++)
-        check(problems[i]);
+        check(problems[i], whole);
 }
 
 #define CHECK_ALL(problems) check_all(problems, sizeof(problems) / sizeof *(problems))
@@ -304,6 +356,22 @@ static void test_pointwise(void **state)
         {CONV(1, 1, 0, 0, 1, 1), 8, 8, 16, 16},  {CONV(1, 1, 0, 0, 1, 1), 37, 150, 3, 3},
     };
     CHECK_ALL(problems);
+}
+
+/* Panels of one range and of several, of dy and of x; a branch of more rows than a panel has. */
+static void test_siblings(void **state)
+{
+    (void)state;
+    static const problem problems[] = {
+        {CONV(1, 1, 0, 0, 1, 1), 2, 2, 1, 1},     {CONV(1, 1, 0, 0, 1, 1), 17, 12, 5, 9},
+        {CONV(1, 1, 0, 0, 1, 1), 64, 72, 8, 8},   {CONV(1, 1, 0, 0, 1, 1), 150, 33, 3, 3},
+        {CONV(1, 1, 0, 0, 1, 1), 80, 100, 4, 11}, {CONV(1, 1, 0, 0, 1, 1), 9, 144, 7, 6},
+        {CONV(1, 1, 0, 0, 1, 1), 90, 144, 2, 3},
+    };
+    static const int splits[][DCK_BRANCHES] = {{1, 1},   {4, 8},       {24, 24, 24},    {5, 17, 10, 1},
+                                               {60, 40}, {100, 41, 3}, {36, 36, 36, 36}};
+    for (size_t i = 0; i < sizeof problems / sizeof *problems; i++)
+        check(problems[i], splits[i]);
 }
 
 /* Its two halves: the pixels at even and at odd positions. */
@@ -371,8 +439,9 @@ static void test_grouped(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_dispatch),  cmocka_unit_test(test_pointwise), cmocka_unit_test(test_factorized_reduce),
-        cmocka_unit_test(test_depthwise), cmocka_unit_test(test_dense),     cmocka_unit_test(test_grouped),
+        cmocka_unit_test(test_dispatch),          cmocka_unit_test(test_pointwise), cmocka_unit_test(test_siblings),
+        cmocka_unit_test(test_factorized_reduce), cmocka_unit_test(test_depthwise), cmocka_unit_test(test_dense),
+        cmocka_unit_test(test_grouped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
