@@ -50,7 +50,9 @@ typedef struct dc_norm_share {
     int first_channel;
 } dc_norm_share;
 
-typedef struct dc_kernel_args {
+typedef struct dc_kernel_args dc_kernel_args;
+
+struct dc_kernel_args {
     const dc_step *step;
     int batch; /* planned */
     int n_inputs;
@@ -65,13 +67,16 @@ typedef struct dc_kernel_args {
     bool grad_deferred; /* BATCH_NORM: the convolutions before it leave moments in its forward scratch, and want factors
                            in `saved` instead of the gradient of its input */
     dc_norm_share norm; /* CONV */
+    int n_followers;    /* CONV: others of the same input that it runs with its own (graph/plan.h): theirs are output,
+                           norm, params, output_grad and param_grads */
+    const dc_kernel_args *const *followers;
     /* backward only */
     dc_view output_grad;        /* CROSS_ENTROPY: absent (its gradient is attr.weight) */
     const dc_view *input_grads; /* data NULL where not wanted; MIX: [0] is the softmax's, zeroed before backward, always
                                    added to */
     const bool *accumulate;     /* per input: add to it instead of writing it */
     float *const *param_grads;  /* NULL entries: not wanted now; always written, never added to */
-} dc_kernel_args;
+};
 
 /* A run of one parameter for the optimizers: device memory. */
 typedef struct dc_segment {
@@ -96,8 +101,8 @@ typedef struct dc_backend dc_backend;
 
 /* Every operation below is required. What is optional are abilities that save passes over memory, told by the layout
  * (graph/plan.h): relu folded into convolutions (folds_relu), concat by reference (concat_views), batch norm applied by
- * its readers (defers_norm, takes_norm). Where a backend lacks one, the plan makes it of required operations; the tests
- * run every network both ways. */
+ * its readers (defers_norm, takes_norm), convolutions of one tensor run together (joins). Where a backend lacks one,
+ * the plan makes it of required operations; the tests run every network both ways. */
 typedef struct dc_backend_interface {
     const char *name;
     void (*destroy)(dc_backend *);

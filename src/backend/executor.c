@@ -22,6 +22,7 @@ struct dc_executor {
     bound_node *nodes;
     dc_view *views; /* storage of all argument arrays */
     float **pointers;
+    const dc_kernel_args **followers;
 };
 
 dc_status dc_step_arena_reserve(dc_step_arena *arena, size_t bytes)
@@ -126,9 +127,11 @@ static dc_status bind_arrays(dc_executor *e)
     e->nodes = dc_alloc_zeroed((size_t)g->n_nodes * sizeof *e->nodes);
     e->views = dc_alloc_zeroed((2 * n_inputs + 1) * sizeof *e->views);
     e->pointers = dc_alloc_zeroed((size_t)g->n_nodes * 2 * DC_MAX_PARAMS * sizeof *e->pointers);
-    if (!e->nodes || !e->views || !e->pointers)
+    e->followers = dc_alloc_zeroed((size_t)g->n_nodes * sizeof *e->followers);
+    if (!e->nodes || !e->views || !e->pointers || !e->followers)
         return DC_ERR_MEMORY;
     dc_view *views = e->views;
+    const dc_kernel_args **followers = e->followers;
     float **pointers = e->pointers;
     for (int i = 0; i < g->n_nodes; i++) {
         const dc_node *node = &g->nodes[i];
@@ -143,7 +146,12 @@ static dc_status bind_arrays(dc_executor *e)
                                        .deferred = planned->deferred,
                                        .grad_deferred = planned->grad_deferred,
                                        .params = pointers,
-                                       .param_grads = pointers + DC_MAX_PARAMS};
+                                       .param_grads = pointers + DC_MAX_PARAMS,
+                                       .followers = followers};
+        for (int f = planned->leader == i ? planned->next_sibling : -1; f >= 0; f = e->plan->nodes[f].next_sibling) {
+            *followers++ = &e->nodes[f].args;
+            bound->args.n_followers++;
+        }
         views += 2 * node->n_inputs;
         pointers += 2 * DC_MAX_PARAMS;
         if (planned->active && !planned->folded && node->op != DC_OP_INPUT) {
@@ -186,6 +194,7 @@ void dc_executor_destroy(dc_executor *e)
     free(e->nodes);
     free(e->views);
     free(e->pointers);
+    free(e->followers);
     free(e);
 }
 
@@ -219,7 +228,7 @@ dc_status dc_executor_forward(dc_executor *e, const dc_step *step)
     prepare_step(e, step);
     for (int i = 0; i < e->graph->n_nodes; i++) {
         bound_node *bound = &e->nodes[i];
-        if (!bound->kernel)
+        if (!bound->kernel || e->plan->nodes[i].leader != i)
             continue;
         bound->args.step = step;
         bound->args.scratch = bound->forward_scratch;
@@ -311,15 +320,21 @@ dc_status dc_executor_backward(dc_executor *e, const dc_step *step, unsigned wha
     if (what & DC_GRAD_ALPHA)
         DC_TRY(zero_softmax_gradients(e));
     for (int i = e->graph->n_nodes - 1; i >= 0; i--) {
-        bound_node *bound = &e->nodes[i];
-        bool any = choose_gradients(e, i, what);
-        if (!bound->kernel || !e->plan->nodes[i].needs_grad) {
-            DC_TRY(zero_param_gradients(e, i));
-        } else if (any) {
-            DC_TRY(backward_node(e, i, step));
+        const dc_plan_node *nodes = e->plan->nodes;
+        const bool runs = e->nodes[i].kernel && nodes[i].needs_grad;
+        bool any = false;
+        if (nodes[i].leader != i)
+            continue;
+        for (int f = i; f >= 0; f = nodes[f].next_sibling) {
+            any |= choose_gradients(e, f, what);
+            if (!runs)
+                DC_TRY(zero_param_gradients(e, f));
         }
-        if (hook && e->graph->nodes[i].n_params)
-            DC_TRY(hook(context, e->graph, i));
+        if (runs && any)
+            DC_TRY(backward_node(e, i, step));
+        for (int f = i; f >= 0 && hook; f = nodes[f].next_sibling)
+            if (e->graph->nodes[f].n_params)
+                DC_TRY(hook(context, e->graph, f));
     }
     return DC_OK;
 }

@@ -14,7 +14,8 @@ struct dc_plan_storage {
     bool *flags;
 };
 
-/* Everything that is needed only while a plan is made. Step numbers: node i runs forward at i, backward at 2n-1-i. */
+/* Everything that is needed only while a plan is made. Step numbers: node i runs forward at i, backward at 2n-1-i, or
+ * when its leader does. */
 typedef struct maker {
     const dc_graph *graph;
     const dc_plan_layout *layout;
@@ -52,9 +53,14 @@ bool dc_op_reads_deferred(dc_op op)
            op == DC_OP_ZERO || op == DC_OP_DROP_PATH;
 }
 
+static int forward_step(const maker *m, int node)
+{
+    return m->plan->nodes[node].leader;
+}
+
 static int backward_step(const maker *m, int node)
 {
-    return 2 * m->n - 1 - node;
+    return 2 * m->n - 1 - m->plan->nodes[node].leader;
 }
 
 /* ---- which nodes run, and what each one really reads ---- */
@@ -238,6 +244,50 @@ static void choose_recomputed(maker *m)
     }
 }
 
+/* ---- convolutions of the same tensor ---- */
+
+static bool may_join(const maker *m, int leader, int node)
+{
+    const dc_plan_node *a = &m->plan->nodes[leader], *b = &m->plan->nodes[node];
+    return b->active && m->graph->nodes[node].op == DC_OP_CONV && b->sources[0] == a->sources[0] &&
+           b->relu_input == a->relu_input && b->needs_grad == a->needs_grad && b->recomputed < 0;
+}
+
+/* Whether a reader computes this one again: it does so alone. */
+static bool is_recomputed(const maker *m, int node)
+{
+    int reader = m->last_reader[node];
+    return reader >= 0 && m->plan->nodes[reader].recomputed == node;
+}
+
+static void join_from(maker *m, int leader)
+{
+    dc_plan_node *nodes = m->plan->nodes;
+    int group[DC_MAX_SIBLINGS] = {leader}, n = 1;
+    for (int i = leader + 1, last = m->last_reader[nodes[leader].sources[0]]; i <= last && n < DC_MAX_SIBLINGS; i++) {
+        if (nodes[i].leader != i || !may_join(m, leader, i) || is_recomputed(m, i))
+            continue;
+        group[n] = i;
+        if (!m->layout->joins(m->layout->context, m->graph, n + 1, group))
+            continue;
+        nodes[i].leader = leader;
+        nodes[group[n - 1]].next_sibling = i;
+        n++;
+    }
+}
+
+static void join_siblings(maker *m)
+{
+    dc_plan_node *nodes = m->plan->nodes;
+    for (int i = 0; i < m->n; i++) {
+        nodes[i].leader = i;
+        nodes[i].next_sibling = -1;
+    }
+    for (int i = 0; i < m->n && m->layout->joins; i++)
+        if (nodes[i].leader == i && m->graph->nodes[i].op == DC_OP_CONV && may_join(m, i, i) && !is_recomputed(m, i))
+            join_from(m, i);
+}
+
 /* ---- gradients: who needs one, who writes it first ---- */
 
 /* Marks what has something to train before it and a loss after it. */
@@ -296,7 +346,7 @@ static dc_status order_gradient_writes(maker *m)
         bool *wants = (bool *)node->wants, *accumulate = (bool *)node->accumulate;
         if (node->grad_deferred || (node->folded && m->graph->nodes[i].op == DC_OP_CONCAT))
             share_root(m, i, m->grad_root, m->grad_channel);
-        if (!node->needs_grad || node->folded || node->grad_deferred)
+        if (!node->needs_grad || node->folded || node->grad_deferred || node->leader != i)
             continue;
         for (int k = 0; k < m->graph->nodes[i].n_inputs; k++) {
             int x = node->sources[k];
@@ -348,14 +398,14 @@ static void value_lifetimes(maker *m)
         if (!planned->active || node->op == DC_OP_INPUT || (node->op == DC_OP_RELU && planned->folded))
             continue;
         interval *mine = &m->values[m->value_root[i]];
-        extend(mine, i);
+        extend(mine, forward_step(m, i));
         if (m->kept[i] || node->batch_free)
             extend(mine, 2 * m->n);
         if (planned->needs_grad && (dc_op_backward_reads_output(node->op) || planned->norm >= 0))
             extend(mine, backward_step(m, i));
         for (int k = 0; k < node->n_inputs; k++) {
             interval *read = &m->values[m->value_root[planned->sources[k]]];
-            extend(read, i);
+            extend(read, forward_step(m, i));
             if (!planned->needs_grad || !dc_op_backward_reads_inputs(node->op))
                 continue;
             if (planned->recomputed == planned->sources[k])
@@ -371,6 +421,7 @@ static void value_lifetimes(maker *m)
     }
 }
 
+/* From the first reader to write it until the node has used it. */
 static void gradient_lifetimes(maker *m)
 {
     for (int i = 0; i < m->n; i++) {
@@ -380,11 +431,19 @@ static void gradient_lifetimes(maker *m)
             continue;
         interval *mine = &m->grads[m->grad_root[i]];
         extend(mine, backward_step(m, i));
-        if (m->last_reader[i] >= 0)
-            extend(mine, backward_step(m, m->last_reader[i]));
         if (m->kept[i] || node->batch_free) {
             extend(mine, m->n);
             extend(mine, 2 * m->n);
+        }
+    }
+    for (int i = 0; i < m->n; i++) {
+        const dc_plan_node *planned = &m->plan->nodes[i];
+        if (!planned->active || (m->graph->nodes[i].op == DC_OP_RELU && planned->folded))
+            continue;
+        for (int k = 0; k < m->graph->nodes[i].n_inputs; k++) {
+            interval *read = &m->grads[m->grad_root[planned->sources[k]]];
+            if (read->end >= 0)
+                extend(read, backward_step(m, i));
         }
     }
     for (int i = 0; i < m->n; i++)
@@ -400,10 +459,10 @@ static void extra_lifetimes(maker *m)
             continue;
         m->layout->extra(m->layout->context, m->graph, i, m->plan->batch, planned->relu_input, &m->saved[i].bytes,
                          &m->forward_scratch[i].bytes, &m->backward_scratch[i].bytes);
-        extend(&m->saved[i], i);
-        extend(&m->forward_scratch[i], i);
+        extend(&m->saved[i], forward_step(m, i));
+        extend(&m->forward_scratch[i], forward_step(m, i));
         if (planned->norm >= 0)
-            extend(&m->forward_scratch[planned->norm], i);
+            extend(&m->forward_scratch[planned->norm], forward_step(m, i));
         if (planned->norm >= 0 && planned->needs_grad)
             extend(&m->saved[planned->norm], backward_step(m, i));
         if (m->again[i].bytes) {
@@ -415,6 +474,11 @@ static void extra_lifetimes(maker *m)
             extend(&m->backward_scratch[i], backward_step(m, i));
         } else {
             m->backward_scratch[i].bytes = 0;
+        }
+        if (planned->leader != i) { /* which comes before it, and works in one scratch for all */
+            m->forward_scratch[planned->leader].bytes += m->forward_scratch[i].bytes;
+            m->backward_scratch[planned->leader].bytes += m->backward_scratch[i].bytes;
+            m->forward_scratch[i].bytes = m->backward_scratch[i].bytes = 0;
         }
     }
 }
@@ -567,6 +631,7 @@ static dc_status make(maker *m, interval *all)
     link_norms(m);
     choose_recomputed(m);
     DC_TRY(mark_gradients(m));
+    join_siblings(m);
     DC_TRY(order_gradient_writes(m));
     value_lifetimes(m);
     gradient_lifetimes(m);

@@ -12,6 +12,8 @@
 
 #include "graph/graph.h"
 
+enum { DC_MAX_SIBLINGS = 4 };
+
 /* What a backend tells the plan. */
 typedef struct dc_plan_layout {
     int lane;          /* the batch is rounded up to a multiple of this many images (CPU: 16) */
@@ -21,6 +23,9 @@ typedef struct dc_plan_layout {
     /* Whether the convolution `node` can leave the moments of its output to the batch norm after it, and compute its
      * output's gradient from that of the normalised one. NULL: none can. */
     bool (*takes_norm)(const void *context, const dc_graph *graph, int node);
+    /* Whether these convolutions of the same tensor, the first of which runs them all, are cheaper together; at most
+     * DC_MAX_SIBLINGS. Each scratch is then what they ask for one by one, added up. NULL: never. */
+    bool (*joins)(const void *context, const dc_graph *graph, int n, const int *nodes);
     /* Whether the output of `node` is to be recomputed in backward instead of kept. NULL: never. */
     bool (*recomputes)(const void *context, const dc_graph *graph, int node);
     /* bytes that the kernel of `node` keeps from forward to backward, and scratch bytes in each direction */
@@ -48,6 +53,9 @@ typedef struct dc_plan_node {
     int norm_channel;   /* the convolution's first channel in that batch norm */
     bool grad_deferred; /* a batch norm whose input's gradient is computed by the convolutions before it */
     int recomputed;     /* the input that is computed again before this node's backward, or -1 */
+    int leader;         /* the convolution that runs this one, in forward and in backward, at its own step: itself where
+                           it is alone or leads */
+    int next_sibling;   /* that the same one runs, -1: none */
     bool needs_grad;    /* training: a gradient of this output is computed: a loss depends on it, and it on
                            a parameter */
     const int *sources; /* n_inputs node ids to really read (a folded relu replaced by its input) */

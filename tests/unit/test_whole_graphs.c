@@ -106,6 +106,33 @@ static dc_graph *supernet(void)
     return g;
 }
 
+/* Cells whose output, behind a relu and in place, the next two reduce to few channels; and plain siblings whose outputs
+ * lie in one concat, are normalised together or not at all. */
+static dc_graph *siblings(void)
+{
+    dc_graph *g = dc_graph_create((dc_shape){CHANNELS, SIZE, SIZE});
+    int before = stem(g, 6), x = before;
+    char name[16];
+    for (int i = 0; i < 4; i++) {
+        snprintf(name, sizeof name, "c%d.0", i);
+        int s0 = relu_conv_norm(g, name, before, 4, 1, 1, 1);
+        snprintf(name, sizeof name, "c%d.1", i);
+        int s1 = relu_conv_norm(g, name, x, 4, 1, 1, 1);
+        snprintf(name, sizeof name, "c%d.sum", i);
+        int sum = dc_graph_add(g, name, 2, (int[]){s0, s1});
+        snprintf(name, sizeof name, "c%d.dw", i);
+        int depthwise = relu_conv_norm(g, name, s1, 4, 3, 1, 4);
+        snprintf(name, sizeof name, "c%d", i);
+        before = x;
+        x = dc_graph_concat(g, name, 2, (int[]){sum, depthwise});
+    }
+    int p = dc_graph_conv(g, "p", x, 3, 1, 1, 0, 0, 1, 1), q = dc_graph_conv(g, "q", x, 5, 1, 1, 0, 0, 1, 1);
+    int r = dc_graph_conv(g, "r", x, 8, 1, 1, 0, 0, 1, 1);
+    int both = dc_graph_batch_norm(g, "both", dc_graph_concat(g, "pq", 2, (int[]){p, q}), true);
+    classifier(g, "head", dc_graph_add(g, "last", 2, (int[]){both, r}), 1);
+    return g;
+}
+
 /* ---- one machine: a backend, a store and an executor of the graph ---- */
 
 typedef struct machine {
@@ -287,11 +314,38 @@ static void any_graph_trains_and_infers(void **state)
     }
 }
 
+/* How many convolutions run at another's step. */
+static int followers(const dc_graph *g)
+{
+    dc_backend *cpu;
+    dc_plan *plan;
+    int n = 0;
+    must(dc_backend_create("cpu", 1, &cpu));
+    must(dc_plan_create(g, &cpu->layout, &(dc_plan_options){.batch = BATCH, .training = true}, &plan));
+    for (int i = 0; i < g->n_nodes; i++)
+        n += plan->nodes[i].leader != i;
+    dc_plan_destroy(plan);
+    dc_backend_destroy(cpu);
+    return n;
+}
+
+static void convolutions_of_one_tensor_run_together(void **state)
+{
+    (void)state;
+    dc_graph *g = siblings();
+    assert_int_equal(followers(g), 6);
+    check(g, true);
+    check(siblings(), false);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_target_network_trains),     cmocka_unit_test(a_target_network_infers),
-        cmocka_unit_test(a_supernet_trains),           cmocka_unit_test(a_supernet_infers),
+        cmocka_unit_test(convolutions_of_one_tensor_run_together),
+        cmocka_unit_test(a_target_network_trains),
+        cmocka_unit_test(a_target_network_infers),
+        cmocka_unit_test(a_supernet_trains),
+        cmocka_unit_test(a_supernet_infers),
         cmocka_unit_test(any_graph_trains_and_infers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

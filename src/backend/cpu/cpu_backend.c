@@ -191,6 +191,14 @@ static bool cpu_takes_norm(const void *context, const dc_graph *graph, int node)
     return dc_cpu_takes_norm(context, &kernel);
 }
 
+static bool cpu_joins(const void *context, const dc_graph *graph, int n, const int *nodes)
+{
+    dc_kernel kernels[DC_MAX_SIBLINGS];
+    for (int i = 0; i < n; i++)
+        describe(graph, nodes[i], 1, false, &kernels[i]);
+    return dc_cpu_joins(context, n, kernels);
+}
+
 /* A depthwise convolution costs less than the memory that its output takes until backward. */
 static bool cpu_recomputes(const void *context, const dc_graph *graph, int node)
 {
@@ -333,6 +341,7 @@ dc_status dc_cpu_backend_create_isa(const char *isa, int threads, dc_backend **b
                                         .concat_views = true,
                                         .defers_norm = true,
                                         .takes_norm = cpu_takes_norm,
+                                        .joins = cpu_joins,
                                         .recomputes = cpu_recomputes,
                                         .extra = cpu_extra,
                                         .context = cpu};

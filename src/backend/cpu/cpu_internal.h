@@ -52,6 +52,9 @@ static inline dck_view lanes(dc_view v)
 /* Whether the convolution leaves moments and takes a dck_grad's factors. */
 bool dc_cpu_takes_norm(const dc_cpu_backend *b, const dc_kernel *k);
 
+/* Whether the convolutions run together: one x, siblings_* in kernels.h. */
+bool dc_cpu_joins(const dc_cpu_backend *b, int n, const dc_kernel *kernels);
+
 /* By dc_op. */
 extern const dc_cpu_op dc_cpu_ops[DC_OP_COUNT];
 

@@ -28,24 +28,67 @@ bool dc_cpu_takes_norm(const dc_cpu_backend *b, const dc_kernel *k)
     return b->kernels->conv_parts(&k->conv, shaped(k->input), shaped(k->output)) > 0;
 }
 
+bool dc_cpu_joins(const dc_cpu_backend *b, int n, const dc_kernel *kernels)
+{
+    int outputs = 0;
+    for (int i = 0; i < n; i++) {
+        const dck_conv *c = &kernels[i].conv;
+        outputs += kernels[i].output.c;
+        if (c->kernel != 1 || c->stride != 1 || c->pad_begin || c->pad_end || c->groups != 1 ||
+            !dc_cpu_takes_norm(b, &kernels[i]))
+            return false;
+    }
+    return n <= DCK_BRANCHES && outputs <= DCK_SIBLING_ROWS;
+}
+
+/* What is a convolution's own, of those that run together. */
+static dck_branch branch_of(const dc_kernel_args *a, bool training)
+{
+    dck_branch branch = {.w = a->params[0],
+                         .y = lanes(a->output),
+                         .moments = {.channels = a->norm.channels},
+                         .dy = {.dz = lanes(a->output_grad)},
+                         .dw = a->param_grads[0]};
+    if (a->norm.scratch && training)
+        branch.moments.sums = (double *)a->norm.scratch + 2 * a->norm.first_channel;
+    if (a->norm.saved) {
+        branch.dy.y = branch.y;
+        branch.dy.factors = factors_in(a->norm.saved, a->norm.channels) + 3 * a->norm.first_channel;
+    }
+    return branch;
+}
+
+static int branches_of(const dc_kernel_args *a, dck_branch *branch)
+{
+    branch[0] = branch_of(a, a->step->training);
+    for (int i = 0; i < a->n_followers; i++)
+        branch[i + 1] = branch_of(a->followers[i], a->step->training);
+    return a->n_followers + 1;
+}
+
 static void conv_forward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
 {
-    dck_moments moments = {.channels = a->norm.channels};
-    if (a->norm.scratch && a->step->training)
-        moments.sums = (double *)a->norm.scratch + 2 * a->norm.first_channel;
-    b->kernels->conv_forward(&k->conv, lanes(a->inputs[0]), a->params[0], lanes(a->output), a->step->n_images, moments,
-                             a->scratch, b->threads);
+    dck_branch branch[DCK_BRANCHES];
+    const int n = branches_of(a, branch);
+    const dck_view x = lanes(a->inputs[0]);
+    if (n > 1)
+        b->kernels->siblings_forward(&k->conv, x, n, branch, a->step->n_images, a->scratch, b->threads);
+    else
+        b->kernels->conv_forward(&k->conv, x, branch->w, branch->y, a->step->n_images, branch->moments, a->scratch,
+                                 b->threads);
 }
 
 static void conv_backward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
 {
-    dck_grad dy = {.dz = lanes(a->output_grad)};
-    if (a->norm.saved) {
-        dy.y = lanes(a->output);
-        dy.factors = factors_in(a->norm.saved, a->norm.channels) + 3 * a->norm.first_channel;
-    }
-    b->kernels->conv_backward(&k->conv, lanes(a->inputs[0]), a->params[0], dy, lanes(a->input_grads[0]),
-                              a->accumulate[0], a->param_grads[0], a->step->n_images, a->scratch, b->threads);
+    dck_branch branch[DCK_BRANCHES];
+    const int n = branches_of(a, branch);
+    const dck_view x = lanes(a->inputs[0]), dx = lanes(a->input_grads[0]);
+    if (n > 1)
+        b->kernels->siblings_backward(&k->conv, x, n, branch, dx, a->accumulate[0], a->step->n_images, a->scratch,
+                                      b->threads);
+    else
+        b->kernels->conv_backward(&k->conv, x, branch->w, branch->dy, dx, a->accumulate[0], branch->dw,
+                                  a->step->n_images, a->scratch, b->threads);
 }
 
 static void conv_extra(const dc_cpu_backend *b, const dc_kernel *k, dc_cpu_extra *extra)
