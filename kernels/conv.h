@@ -85,6 +85,10 @@ void DCK(pointwise_backward)(const dck_conv *k, dck_view x, const float *w, dck_
 size_t DCK(depthwise_forward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int threads);
 void DCK(depthwise_forward)(const dck_conv *k, dck_view x, const float *w, dck_view y, int blocks, void *scratch,
                             int threads);
+/* Rows first.. of one channel's output to `out`, one after the other. y: its shape. scratch: of one thread, begun. */
+void DCK(depthwise_begin)(const dck_conv *k, dck_view x, dck_view y, void *scratch);
+void DCK(depthwise_rows)(const dck_conv *k, dck_view x, const float *w, dck_view y, int block, int channel, int first,
+                         int rows, void *scratch, float *out);
 size_t DCK(depthwise_backward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int blocks, int threads);
 void DCK(depthwise_backward)(const dck_conv *k, dck_view x, const float *w, dck_view dy, dck_view dx, bool accumulate,
                              float *dw, int blocks, void *scratch, int threads);

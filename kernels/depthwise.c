@@ -168,28 +168,38 @@ size_t DCK(depthwise_forward_scratch_bytes)(const dck_conv *k, dck_view x, dck_v
     return threads * lay_out_forward(k, x, y, NULL).bytes;
 }
 
+void DCK(depthwise_begin)(const dck_conv *k, dck_view x, dck_view y, void *scratch)
+{
+    memset(lay_out_forward(k, x, y, scratch).x_rows, 0, ring_bytes(x_ring(k, x, y)));
+}
+
+void DCK(depthwise_rows)(const dck_conv *k, dck_view x, const float *w, dck_view y, int block, int channel, int first,
+                         int rows, void *scratch, float *out)
+{
+    const thread_scratch mine = lay_out_forward(k, x, y, scratch);
+    ring r = x_ring(k, x, y);
+    r.rows = mine.x_rows;
+    r.plane = dck_plane(x, block, channel);
+    r.on_load = dck_on_load_of(x, channel);
+    dck_taps t = {.columns = k->kernel, .step = k->dilation, .at = mine.at};
+    for (int i = first; i < first + rows; i++, out += (size_t)y.w * DCK_LANES) {
+        t.weight = w + ((size_t)channel * k->kernel + x_taps(k, &r, i, &t)) * k->kernel;
+        DCK(tap_row)(k->stride, 1, &t, y.w, (dck_row){.out = out});
+    }
+}
+
 void DCK(depthwise_forward)(const dck_conv *k, dck_view x, const float *w, dck_view y, int blocks, void *scratch,
                             int threads)
 {
-    const size_t size = (size_t)k->kernel * k->kernel, bytes = lay_out_forward(k, x, y, NULL).bytes;
+    const size_t bytes = lay_out_forward(k, x, y, NULL).bytes;
 #pragma omp parallel num_threads(threads)
     {
-        thread_scratch mine = lay_out_forward(k, x, y, (char *)scratch + omp_get_thread_num() * bytes);
-        memset(mine.x_rows, 0, ring_bytes(x_ring(k, x, y)));
+        char *mine = (char *)scratch + omp_get_thread_num() * bytes;
+        DCK(depthwise_begin)(k, x, y, mine);
 #pragma omp for collapse(2) schedule(static) nowait
         for (int block = 0; block < blocks; block++)
-            for (int c = 0; c < y.c; c++) {
-                ring r = x_ring(k, x, y);
-                r.rows = mine.x_rows;
-                r.plane = x.data + block * x.stride + c * dck_plane_floats(x);
-                r.on_load = dck_on_load_of(x, c);
-                dck_taps t = {.columns = k->kernel, .step = k->dilation, .at = mine.at};
-                float *out = y.data + block * y.stride + c * dck_plane_floats(y);
-                for (int i = 0; i < y.h; i++, out += (size_t)y.w * DCK_LANES) {
-                    t.weight = w + c * size + x_taps(k, &r, i, &t) * k->kernel;
-                    DCK(tap_row)(k->stride, 1, &t, y.w, (dck_row){.out = out});
-                }
-            }
+            for (int c = 0; c < y.c; c++)
+                DCK(depthwise_rows)(k, x, w, y, block, c, 0, y.h, mine, dck_plane(y, block, c));
     }
 }
 

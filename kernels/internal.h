@@ -15,6 +15,9 @@ void DCK(siblings_forward)(const dck_conv *k, dck_view x, int branches, const dc
                            int threads);
 void DCK(siblings_backward)(const dck_conv *k, dck_view x, int branches, const dck_branch *branch, dck_view dx,
                             bool accumulate, int n, void *scratch, int threads);
+size_t DCK(separable_scratch_bytes)(const dck_conv *depthwise, dck_view x, dck_view y, int threads);
+void DCK(separable_forward)(const dck_conv *depthwise, dck_view x, const float *w, const float *v, dck_view y, int n,
+                            dck_moments moments, void *scratch, int threads);
 size_t DCK(norm_scratch_bytes)(dck_view x, int blocks, int parts);
 void DCK(norm_forward)(const dck_norm *k, dck_view x, dck_view y, int n, bool training, void *scratch, int threads);
 void DCK(norm_backward)(const dck_norm *k, dck_view x, dck_view dy, dck_view dx, bool accumulate, float *dgamma,

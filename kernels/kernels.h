@@ -95,6 +95,12 @@ typedef struct dck_kernels {
     void (*siblings_backward)(const dck_conv *k, dck_view x, int branches, const dck_branch *branch, dck_view dx,
                               bool accumulate, int n, void *scratch, int threads);
 
+    /* y = pointwise(depthwise(x, w), v), both of stride 1 or the depthwise strided: what lies between them stays in
+     * cache. scratch 0 bytes: too large for that. */
+    size_t (*separable_scratch_bytes)(const dck_conv *depthwise, dck_view x, dck_view y, int threads);
+    void (*separable_forward)(const dck_conv *depthwise, dck_view x, const float *w, const float *v, dck_view y, int n,
+                              dck_moments moments, void *scratch, int threads);
+
     /* Batch norm over n images. training: batch statistics, running ones updated, saved filled; else running ones.
      * parts: 0, or conv_parts of the convolutions that leave x's moments at the beginning of the scratch. */
     size_t (*norm_scratch_bytes)(dck_view x, int blocks, int parts);

@@ -70,6 +70,9 @@ struct dc_kernel_args {
     int n_followers;    /* CONV: others of the same input that it runs with its own (graph/plan.h): theirs are output,
                            norm, params, output_grad and param_grads */
     const dc_kernel_args *const *followers;
+    const struct dc_kernel_args *inner; /* CONV: of the convolution that is computed on the way, which makes inputs[0],
+                                           and its kernel; NULL: none */
+    const dc_kernel *inner_kernel;
     /* backward only */
     dc_view output_grad;        /* CROSS_ENTROPY: absent (its gradient is attr.weight) */
     const dc_view *input_grads; /* data NULL where not wanted; MIX: [0] is the softmax's, zeroed before backward, always

@@ -98,6 +98,10 @@ static void point_at_arena(dc_executor *e)
         bound->backward_scratch = at(e, planned->backward_scratch_offset_bytes);
         bound->args.saved = bound->saved;
         bound->args.norm = norm_share_of(e, planned);
+        if (planned->inner >= 0) {
+            bound->args.inner = &e->nodes[planned->inner].args;
+            bound->args.inner_kernel = e->nodes[planned->inner].kernel;
+        }
         bound->again = bound->args;
         bound->again.output = view_of(e, i, planned->again);
         bound->again.scratch = at(e, planned->again_scratch_offset_bytes);
@@ -228,7 +232,8 @@ dc_status dc_executor_forward(dc_executor *e, const dc_step *step)
     prepare_step(e, step);
     for (int i = 0; i < e->graph->n_nodes; i++) {
         bound_node *bound = &e->nodes[i];
-        if (!bound->kernel || e->plan->nodes[i].leader != i)
+        const dc_plan_node *planned = &e->plan->nodes[i];
+        if (!bound->kernel || planned->leader != i || planned->outer >= 0)
             continue;
         bound->args.step = step;
         bound->args.scratch = bound->forward_scratch;

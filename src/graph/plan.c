@@ -55,7 +55,8 @@ bool dc_op_reads_deferred(dc_op op)
 
 static int forward_step(const maker *m, int node)
 {
-    return m->plan->nodes[node].leader;
+    const dc_plan_node *planned = &m->plan->nodes[node];
+    return planned->outer >= 0 ? planned->outer : planned->leader;
 }
 
 static int backward_step(const maker *m, int node)
@@ -229,18 +230,26 @@ static void link_norms(maker *m)
     }
 }
 
-/* What a single convolution reads in backward can be computed again for it. */
+/* A convolution that only another one reads can be computed again for its backward, and on the way of its forward. */
 static void choose_recomputed(maker *m)
 {
+    const dc_plan_layout *layout = m->layout;
     dc_plan_node *nodes = m->plan->nodes;
     for (int i = 0; i < m->n; i++) {
-        nodes[i].recomputed = -1;
-        if (!m->options->training || !m->layout->recomputes || m->graph->nodes[i].op != DC_OP_CONV || !nodes[i].active)
+        nodes[i].recomputed = nodes[i].inner = nodes[i].outer = -1;
+        if (m->graph->nodes[i].op != DC_OP_CONV || !nodes[i].active)
             continue;
         int x = nodes[i].sources[0];
-        if (m->n_readers[x] == 1 && !m->kept[x] && m->value_root[x] == x && m->graph->nodes[x].op == DC_OP_CONV &&
-            nodes[x].norm < 0 && nodes[x].recomputed < 0 && m->layout->recomputes(m->layout->context, m->graph, x))
+        if (m->graph->nodes[x].op != DC_OP_CONV || m->n_readers[x] != 1 || m->kept[x] || m->value_root[x] != x ||
+            nodes[x].norm >= 0 || nodes[x].recomputed >= 0 || nodes[x].inner >= 0)
+            continue;
+        if (m->options->training && layout->recomputes && layout->recomputes(layout->context, m->graph, x))
             nodes[i].recomputed = x;
+        if ((nodes[i].recomputed >= 0 || !m->options->training) && !nodes[i].relu_input && layout->fuses &&
+            layout->fuses(layout->context, m->graph, i)) {
+            nodes[i].inner = x;
+            nodes[x].outer = i;
+        }
     }
 }
 
@@ -250,7 +259,7 @@ static bool may_join(const maker *m, int leader, int node)
 {
     const dc_plan_node *a = &m->plan->nodes[leader], *b = &m->plan->nodes[node];
     return b->active && m->graph->nodes[node].op == DC_OP_CONV && b->sources[0] == a->sources[0] &&
-           b->relu_input == a->relu_input && b->needs_grad == a->needs_grad && b->recomputed < 0;
+           b->relu_input == a->relu_input && b->needs_grad == a->needs_grad && b->recomputed < 0 && b->outer < 0;
 }
 
 /* Whether a reader computes this one again: it does so alone. */
@@ -398,14 +407,16 @@ static void value_lifetimes(maker *m)
         if (!planned->active || node->op == DC_OP_INPUT || (node->op == DC_OP_RELU && planned->folded))
             continue;
         interval *mine = &m->values[m->value_root[i]];
-        extend(mine, forward_step(m, i));
+        if (planned->outer < 0)
+            extend(mine, forward_step(m, i));
         if (m->kept[i] || node->batch_free)
             extend(mine, 2 * m->n);
         if (planned->needs_grad && (dc_op_backward_reads_output(node->op) || planned->norm >= 0))
             extend(mine, backward_step(m, i));
         for (int k = 0; k < node->n_inputs; k++) {
             interval *read = &m->values[m->value_root[planned->sources[k]]];
-            extend(read, forward_step(m, i));
+            if (planned->inner != planned->sources[k])
+                extend(read, forward_step(m, i));
             if (!planned->needs_grad || !dc_op_backward_reads_inputs(node->op))
                 continue;
             if (planned->recomputed == planned->sources[k])

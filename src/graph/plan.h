@@ -6,7 +6,7 @@
  * memory: a relu is folded into the convolutions that read it; the inputs of a concat lie inside its output; a batch
  * norm is deferred: its output is not stored, its readers scale and shift its input on load, and the convolution before
  * it does the same with the gradient; an output that is cheaper to compute again than to keep is recomputed in
- * backward. */
+ * backward, and need not be stored at all if its reader can compute it on the way. */
 #ifndef DC_GRAPH_PLAN_H
 #define DC_GRAPH_PLAN_H
 
@@ -28,6 +28,8 @@ typedef struct dc_plan_layout {
     bool (*joins)(const void *context, const dc_graph *graph, int n, const int *nodes);
     /* Whether the output of `node` is to be recomputed in backward instead of kept. NULL: never. */
     bool (*recomputes)(const void *context, const dc_graph *graph, int node);
+    /* Whether the convolution `node` can compute its input, a convolution that saves nothing, on the way. NULL: none. */
+    bool (*fuses)(const void *context, const dc_graph *graph, int node);
     /* bytes that the kernel of `node` keeps from forward to backward, and scratch bytes in each direction */
     void (*extra)(const void *context, const dc_graph *graph, int node, int batch, bool relu_input, size_t *saved_bytes,
                   size_t *forward_scratch_bytes, size_t *backward_scratch_bytes);
@@ -56,6 +58,8 @@ typedef struct dc_plan_node {
     int leader;         /* the convolution that runs this one, in forward and in backward, at its own step: itself where
                            it is alone or leads */
     int next_sibling;   /* that the same one runs, -1: none */
+    int inner;          /* the input that this convolution's forward computes on the way, or -1 */
+    int outer;          /* the convolution that has this one for its inner: not run forward, not stored; or -1 */
     bool needs_grad;    /* training: a gradient of this output is computed: a loss depends on it, and it on
                            a parameter */
     const int *sources; /* n_inputs node ids to really read (a folded relu replaced by its input) */

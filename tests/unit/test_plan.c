@@ -160,6 +160,8 @@ static void own_extra(memory *m, int node, bool backward, bool write)
     const dc_plan_node *p = &m->plan->nodes[node];
     size_t saved, forward_bytes, backward_bytes;
     extra_in(m, node, &saved, &forward_bytes, &backward_bytes);
+    if (p->outer >= 0)
+        saved = 0;
     if (!backward && write && p->norm >= 0) { /* moments, among those of the convolutions beside it */
         size_t moments, other;
         extra(NULL, m->graph, p->norm, 0, false, &other, &moments, &other);
@@ -179,6 +181,28 @@ static bool runs(const memory *m, int node)
     return p->active && !p->folded && m->graph->nodes[node].op != DC_OP_INPUT;
 }
 
+/* Forward; an inner convolution does not, its outer one runs for it. */
+static bool runs_forward(const memory *m, int node)
+{
+    const dc_plan_node *p = &m->plan->nodes[node];
+    return runs(m, node) && p->outer < 0;
+}
+
+/* What a node reads forward. */
+static void check_inputs(memory *m, int node)
+{
+    const dc_plan_node *p = &m->plan->nodes[node];
+    for (int k = 0; k < m->graph->nodes[node].n_inputs; k++) {
+        int x = p->sources[k];
+        assert_true(m->plan->nodes[x].active);
+        assert_false(m->plan->nodes[x].folded && m->graph->nodes[x].op == DC_OP_RELU);
+        if (x == p->inner)
+            check_inputs(m, x);
+        else
+            check_value(m, x);
+    }
+}
+
 static void forward(memory *m, int node)
 {
     const dc_plan_node *p = &m->plan->nodes[node];
@@ -188,12 +212,7 @@ static void forward(memory *m, int node)
     else
         each(m, node, p->value, tag(VALUE, node), true);
     own_extra(m, node, false, false);
-    for (int k = 0; k < m->graph->nodes[node].n_inputs; k++) {
-        int x = p->sources[k];
-        assert_true(m->plan->nodes[x].active);
-        assert_false(m->plan->nodes[x].folded && m->graph->nodes[x].op == DC_OP_RELU);
-        check_value(m, x);
-    }
+    check_inputs(m, node);
 }
 
 /* ---- gradients ---- */
@@ -346,7 +365,7 @@ static int run_step(memory *m, const dc_plan_options *options)
     int joined = 0;
     for (int i = 0; i < g->n_nodes; i++) {
         m->alias[i] = i;
-        if (runs(m, i) && m->plan->nodes[i].leader == i)
+        if (runs_forward(m, i) && m->plan->nodes[i].leader == i)
             joined += run_with(m, i, false) - 1;
     }
     for (int i = 0; i < g->n_nodes; i++)
@@ -436,6 +455,12 @@ static bool joins(const void *context, const dc_graph *graph, int n, const int *
     return n <= DC_MAX_SIBLINGS && nodes[n - 1] % 5 != 0;
 }
 
+static bool fuses(const void *context, const dc_graph *graph, int node)
+{
+    (void)context, (void)graph;
+    return node % 5 != 0;
+}
+
 static const dc_plan_layout folding = {.lane = LANE,
                                        .folds_relu = true,
                                        .concat_views = true,
@@ -443,6 +468,7 @@ static const dc_plan_layout folding = {.lane = LANE,
                                        .takes_norm = takes_norm,
                                        .joins = joins,
                                        .recomputes = recomputes,
+                                       .fuses = fuses,
                                        .extra = extra};
 static const dc_plan_layout plain = {.lane = LANE, .extra = extra};
 

@@ -171,6 +171,24 @@ static dc_status cpu_backward(dc_backend *backend, const dc_kernel *kernel, cons
     return DC_OK;
 }
 
+/* Of a convolution with the one that it reads; 0: there is none, or they cannot be computed together. */
+static size_t fused_scratch_bytes(const dc_cpu_backend *b, const dc_graph *graph, const dc_kernel *outer, int node)
+{
+    const int x = graph->nodes[node].op == DC_OP_CONV ? graph->nodes[node].inputs[0] : -1;
+    dc_kernel inner;
+    if (x < 0 || graph->nodes[x].op != DC_OP_CONV)
+        return 0;
+    describe(graph, x, 1, false, &inner);
+    return dc_cpu_fused_scratch_bytes(b, &inner, outer);
+}
+
+static bool cpu_fuses(const void *context, const dc_graph *graph, int node)
+{
+    dc_kernel kernel;
+    describe(graph, node, 1, false, &kernel);
+    return fused_scratch_bytes(context, graph, &kernel, node) > 0;
+}
+
 static void cpu_extra(const void *context, const dc_graph *graph, int node, int batch, bool relu_input,
                       size_t *saved_bytes, size_t *forward_scratch_bytes, size_t *backward_scratch_bytes)
 {
@@ -179,6 +197,9 @@ static void cpu_extra(const void *context, const dc_graph *graph, int node, int 
     describe(graph, node, batch, relu_input, &kernel);
     if (kernel.op->extra)
         kernel.op->extra(context, &kernel, &extra);
+    const size_t fused = fused_scratch_bytes(context, graph, &kernel, node);
+    if (extra.forward_scratch_bytes < fused)
+        extra.forward_scratch_bytes = fused;
     *saved_bytes = extra.saved_bytes;
     *forward_scratch_bytes = extra.forward_scratch_bytes;
     *backward_scratch_bytes = extra.backward_scratch_bytes;
@@ -343,6 +364,7 @@ dc_status dc_cpu_backend_create_isa(const char *isa, int threads, dc_backend **b
                                         .takes_norm = cpu_takes_norm,
                                         .joins = cpu_joins,
                                         .recomputes = cpu_recomputes,
+                                        .fuses = cpu_fuses,
                                         .extra = cpu_extra,
                                         .context = cpu};
     snprintf(cpu->base.description, sizeof cpu->base.description, "cpu %s, %d thread%s", kernels->isa, threads,

@@ -23,6 +23,16 @@ static float *factors_in(void *saved, int channels)
     return (float *)saved + 2 * (size_t)channels;
 }
 
+size_t dc_cpu_fused_scratch_bytes(const dc_cpu_backend *b, const dc_kernel *inner, const dc_kernel *outer)
+{
+    const dck_conv *k = &outer->conv;
+    bool pointwise = k->kernel == 1 && k->stride == 1 && k->groups == 1 && k->pad_begin == 0;
+    bool depthwise = inner->conv.groups == inner->input.c && inner->conv.groups == inner->output.c;
+    if (!pointwise || !depthwise)
+        return 0;
+    return b->kernels->separable_scratch_bytes(&inner->conv, shaped(inner->input), shaped(outer->output), b->threads);
+}
+
 bool dc_cpu_takes_norm(const dc_cpu_backend *b, const dc_kernel *k)
 {
     return b->kernels->conv_parts(&k->conv, shaped(k->input), shaped(k->output)) > 0;
@@ -71,7 +81,10 @@ static void conv_forward(const dc_cpu_backend *b, const dc_kernel *k, const dc_k
     dck_branch branch[DCK_BRANCHES];
     const int n = branches_of(a, branch);
     const dck_view x = lanes(a->inputs[0]);
-    if (n > 1)
+    if (a->inner)
+        b->kernels->separable_forward(&a->inner_kernel->conv, lanes(a->inner->inputs[0]), a->inner->params[0],
+                                      branch->w, branch->y, a->step->n_images, branch->moments, a->scratch, b->threads);
+    else if (n > 1)
         b->kernels->siblings_forward(&k->conv, x, n, branch, a->step->n_images, a->scratch, b->threads);
     else
         b->kernels->conv_forward(&k->conv, x, branch->w, branch->y, a->step->n_images, branch->moments, a->scratch,
