@@ -7,6 +7,7 @@
 #include "app/result.h"
 #include "app/run_command.h"
 #include "base/signals.h"
+#include "base/spin.h"
 #include "base/text.h"
 #include "comm/comm.h"
 
@@ -81,6 +82,7 @@ static dc_status dispatch(const dc_comm *world, int argc, char *const *argv, FIL
 
 int main(int argc, char **argv)
 {
+    dc_spin_briefly(argv);
     dc_comm world;
     dc_status status = dc_comm_init(&argc, &argv, &world);
     if (status != DC_OK) {

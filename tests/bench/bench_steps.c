@@ -10,6 +10,7 @@
  * its peak memory (RSS) is its own, beside the plan's: arena, model and loaders. */
 #include "app/settings.h"
 #include "base/clock.h"
+#include "base/spin.h"
 #include "profile.h"
 #include "work.h"
 
@@ -367,6 +368,7 @@ static const row *find_row(const char *name)
 
 int main(int argc, char **argv)
 {
+    dc_spin_briefly(argv);
     const char *mode = "", *only = NULL;
     int threads = (int)sysconf(_SC_NPROCESSORS_ONLN);
     double seconds = 15;
