@@ -337,7 +337,7 @@ dc_status dc_search_plan(dc_backend *backend, const dc_dataset *dataset, const d
     DC_TRY(plan_supernet(backend, options, NULL, batch, &union_memory));
     DC_TRY(plan_supernet(backend, options, &heaviest, batch, memory));
     if (options->supernet.derived_cells) /* the gaps between tensors that do not fit depend on the architecture */
-        memory->arena_bytes += memory->arena_bytes / 8;
+        memory->arena_bytes += memory->arena_bytes / 6;
     memory->model_bytes = union_memory.model_bytes;
     dc_loader_options loader = loader_options(options, backend, 0, ranks, NULL, 0);
     memory->data_bytes = 2 * dc_loader_bytes(dataset, &loader);
