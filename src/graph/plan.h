@@ -28,7 +28,8 @@ typedef struct dc_plan_layout {
     bool (*joins)(const void *context, const dc_graph *graph, int n, const int *nodes);
     /* Whether the output of `node` is to be recomputed in backward instead of kept. NULL: never. */
     bool (*recomputes)(const void *context, const dc_graph *graph, int node);
-    /* Whether the convolution `node` can compute its input, a convolution that saves nothing, on the way. NULL: none. */
+    /* Whether the convolution `node` can compute its input, a convolution that saves nothing, on the way. NULL: none.
+     */
     bool (*fuses)(const void *context, const dc_graph *graph, int node);
     /* bytes that the kernel of `node` keeps from forward to backward, and scratch bytes in each direction */
     void (*extra)(const void *context, const dc_graph *graph, int node, int batch, bool relu_input, size_t *saved_bytes,

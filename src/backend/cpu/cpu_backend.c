@@ -15,30 +15,54 @@ static dc_cpu_backend *cpu_of(dc_backend *backend)
 
 /* ---- memory ---- */
 
-static const size_t HUGE_PAGE_BYTES = (size_t)2 << 20;
+static const size_t HUGE_PAGE_BYTES = (size_t)2 << 20, PAGE_BYTES = 4096;
+
+static size_t whole_pages(size_t bytes, size_t page)
+{
+    return bytes ? (bytes + page - 1) / page * page : page;
+}
+
+/* Fresh from the kernel, which has cleared it, and aligned: what is too much before and behind is given back. */
+static char *map_pages(size_t rounded)
+{
+    char *p = mmap(NULL, rounded + HUGE_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED)
+        return NULL;
+    const size_t before = (HUGE_PAGE_BYTES - (uintptr_t)p % HUGE_PAGE_BYTES) % HUGE_PAGE_BYTES;
+    if (before)
+        munmap(p, before);
+    munmap(p + before + rounded, HUGE_PAGE_BYTES - before);
+    return p + before;
+}
 
 /* Large memory lies on huge pages (a step touches gigabytes: with small pages, address translation would cost more than
  * the data), and every page is touched here, by all threads, not in the first step. */
 static dc_status cpu_alloc(dc_backend *backend, size_t bytes, void **memory)
 {
-    const size_t page = bytes >= HUGE_PAGE_BYTES ? HUGE_PAGE_BYTES : 64;
-    const size_t rounded = bytes ? (bytes + page - 1) / page * page : page;
-    char *p = aligned_alloc(page, rounded);
+    const bool large = bytes >= HUGE_PAGE_BYTES;
+    const size_t rounded = whole_pages(bytes, large ? HUGE_PAGE_BYTES : 64);
+    char *p = large ? map_pages(rounded) : aligned_alloc(64, rounded);
     if (!p)
         return dc_fail(DC_ERR_MEMORY, "out of memory: %zu bytes were refused", bytes);
-    if (page == HUGE_PAGE_BYTES)
+    if (large) {
         madvise(p, rounded, MADV_HUGEPAGE); /* a wish: small pages work as well */
-#pragma omp parallel for schedule(static) num_threads(cpu_of(backend)->threads) if (rounded > page)
-    for (size_t at = 0; at < rounded; at += page)
-        memset(p + at, 0, page);
+#pragma omp parallel for schedule(static) num_threads(cpu_of(backend)->threads)
+        for (size_t at = 0; at < rounded; at += PAGE_BYTES)
+            *(volatile char *)(p + at) = 0;
+    } else {
+        memset(p, 0, rounded);
+    }
     *memory = p;
     return DC_OK;
 }
 
 static void cpu_release(dc_backend *backend, void *memory, size_t bytes)
 {
-    (void)backend, (void)bytes;
-    free(memory);
+    (void)backend;
+    if (memory && bytes >= HUGE_PAGE_BYTES)
+        munmap(memory, whole_pages(bytes, HUGE_PAGE_BYTES));
+    else
+        free(memory);
 }
 
 static dc_status cpu_copy(dc_backend *backend, void *to, const void *from, size_t bytes)
