@@ -1,13 +1,9 @@
 #include "graph/plan.h"
 
+#include "graph/places.h"
+
 #include <stdlib.h>
 #include <string.h>
-
-/* A stretch of arena memory that is in use from step `begin` to step `end`. */
-typedef struct interval {
-    int begin, end;
-    size_t bytes, offset_bytes;
-} interval;
 
 struct dc_plan_storage {
     int *sources;
@@ -30,8 +26,8 @@ typedef struct maker {
     int *grad_root;
     int *grad_channel;
     bool *normalised; /* by root: some of its storage is seen through scales and shifts, which lie behind it */
-    interval *values, *grads, *saved, *forward_scratch, *backward_scratch; /* by node; bytes 0: none */
-    interval *again, *again_scratch;                                       /* of recomputed nodes */
+    dc_interval *values, *grads, *saved, *forward_scratch, *backward_scratch; /* by node; bytes 0: none */
+    dc_interval *again, *again_scratch;                                       /* of recomputed nodes */
 } maker;
 
 enum { N_INTERVALS = 7 }; /* a node */
@@ -377,7 +373,7 @@ static dc_status order_gradient_writes(maker *m)
 
 /* ---- lifetimes ---- */
 
-static void extend(interval *span, int step)
+static void extend(dc_interval *span, int step)
 {
     if (span->begin > step)
         span->begin = step;
@@ -406,7 +402,7 @@ static void value_lifetimes(maker *m)
         const dc_plan_node *planned = &m->plan->nodes[i];
         if (!planned->active || node->op == DC_OP_INPUT || (node->op == DC_OP_RELU && planned->folded))
             continue;
-        interval *mine = &m->values[m->value_root[i]];
+        dc_interval *mine = &m->values[m->value_root[i]];
         if (planned->outer < 0)
             extend(mine, forward_step(m, i));
         if (m->kept[i] || node->batch_free)
@@ -414,7 +410,7 @@ static void value_lifetimes(maker *m)
         if (planned->needs_grad && (dc_op_backward_reads_output(node->op) || planned->norm >= 0))
             extend(mine, backward_step(m, i));
         for (int k = 0; k < node->n_inputs; k++) {
-            interval *read = &m->values[m->value_root[planned->sources[k]]];
+            dc_interval *read = &m->values[m->value_root[planned->sources[k]]];
             if (planned->inner != planned->sources[k])
                 extend(read, forward_step(m, i));
             if (!planned->needs_grad || !dc_op_backward_reads_inputs(node->op))
@@ -440,7 +436,7 @@ static void gradient_lifetimes(maker *m)
         const dc_plan_node *planned = &m->plan->nodes[i];
         if (!planned->needs_grad || (node->op == DC_OP_RELU && planned->folded) || node->op == DC_OP_CROSS_ENTROPY)
             continue;
-        interval *mine = &m->grads[m->grad_root[i]];
+        dc_interval *mine = &m->grads[m->grad_root[i]];
         extend(mine, backward_step(m, i));
         if (m->kept[i] || node->batch_free) {
             extend(mine, m->n);
@@ -452,7 +448,7 @@ static void gradient_lifetimes(maker *m)
         if (!planned->active || (m->graph->nodes[i].op == DC_OP_RELU && planned->folded))
             continue;
         for (int k = 0; k < m->graph->nodes[i].n_inputs; k++) {
-            interval *read = &m->grads[m->grad_root[planned->sources[k]]];
+            dc_interval *read = &m->grads[m->grad_root[planned->sources[k]]];
             if (read->end >= 0)
                 extend(read, backward_step(m, i));
         }
@@ -494,116 +490,11 @@ static void extra_lifetimes(maker *m)
     }
 }
 
-/* ---- places: best fit among the gaps that are free at the step at which a stretch begins ---- */
-
-typedef struct gap {
-    size_t offset_bytes, bytes;
-} gap;
-
-typedef struct arena_state {
-    gap *gaps; /* sorted by offset, never adjacent; the last one is endless */
-    int n;
-    size_t top_bytes;
-} arena_state;
-
-static void take(arena_state *arena, interval *span)
-{
-    int best = arena->n - 1;
-    for (int i = 0; i < arena->n; i++)
-        if (arena->gaps[i].bytes >= span->bytes && arena->gaps[i].bytes < arena->gaps[best].bytes)
-            best = i;
-    gap *from = &arena->gaps[best];
-    span->offset_bytes = from->offset_bytes;
-    from->offset_bytes += span->bytes;
-    from->bytes -= span->bytes;
-    if (span->offset_bytes + span->bytes > arena->top_bytes)
-        arena->top_bytes = span->offset_bytes + span->bytes;
-    if (from->bytes == 0) {
-        memmove(from, from + 1, (size_t)(arena->n - best - 1) * sizeof *from);
-        arena->n--;
-    }
-}
-
-static void give(arena_state *arena, const interval *span)
-{
-    int at = 0;
-    while (arena->gaps[at].offset_bytes < span->offset_bytes)
-        at++;
-    gap *after = &arena->gaps[at], *before = at ? after - 1 : NULL;
-    bool joins_before = before && before->offset_bytes + before->bytes == span->offset_bytes;
-    bool joins_after = span->offset_bytes + span->bytes == after->offset_bytes;
-    if (joins_after) {
-        after->offset_bytes = span->offset_bytes;
-        after->bytes += span->bytes;
-        if (joins_before) {
-            before->bytes += after->bytes;
-            memmove(after, after + 1, (size_t)(arena->n - at - 1) * sizeof *after);
-            arena->n--;
-        }
-    } else if (joins_before) {
-        before->bytes += span->bytes;
-    } else {
-        memmove(after + 1, after, (size_t)(arena->n - at) * sizeof *after);
-        *after = (gap){span->offset_bytes, span->bytes};
-        arena->n++;
-    }
-}
-
-static int by_begin(const void *a, const void *b)
-{
-    const interval *x = *(interval *const *)a, *y = *(interval *const *)b;
-    if (x->begin != y->begin)
-        return x->begin < y->begin ? -1 : 1;
-    if (x->bytes != y->bytes)
-        return x->bytes > y->bytes ? -1 : 1;
-    return x < y ? -1 : x > y; /* the table's order: the same plan every time */
-}
-
-static int by_end(const void *a, const void *b)
-{
-    const interval *x = *(interval *const *)a, *y = *(interval *const *)b;
-    if (x->end != y->end)
-        return x->end < y->end ? -1 : 1;
-    return x < y ? -1 : x > y;
-}
-
-static dc_status assign_offsets(maker *m, interval *all, int n_all)
-{
-    interval **order = dc_alloc((size_t)n_all * 2 * sizeof *order);
-    arena_state arena = {.gaps = dc_alloc(((size_t)n_all + 2) * sizeof(gap)), .n = 1};
-    if (!order || !arena.gaps) {
-        free(order);
-        free(arena.gaps);
-        return DC_ERR_MEMORY;
-    }
-    int n = 0;
-    for (int i = 0; i < n_all; i++)
-        if (all[i].bytes) {
-            /* whole cache lines, and an odd number of them: equal tensors do not start in the same cache set */
-            all[i].bytes = ((all[i].bytes + 127) / 128 * 128) + 64;
-            order[n++] = &all[i];
-        }
-    interval **ending = order + n_all;
-    memcpy(ending, order, (size_t)n * sizeof *order);
-    qsort(order, (size_t)n, sizeof *order, by_begin);
-    qsort(ending, (size_t)n, sizeof *ending, by_end);
-    arena.gaps[0] = (gap){0, SIZE_MAX / 2};
-    for (int i = 0, e = 0; i < n; i++) {
-        for (; e < n && ending[e]->end < order[i]->begin; e++)
-            give(&arena, ending[e]);
-        take(&arena, order[i]);
-    }
-    m->plan->arena_bytes = arena.top_bytes;
-    free(order);
-    free(arena.gaps);
-    return DC_OK;
-}
-
 static void fill_places(maker *m)
 {
     for (int i = 0; i < m->n; i++) {
         dc_plan_node *node = &m->plan->nodes[i];
-        const interval *value = &m->values[m->value_root[i]], *grad = &m->grads[m->grad_root[i]];
+        const dc_interval *value = &m->values[m->value_root[i]], *grad = &m->grads[m->grad_root[i]];
         const dc_place nowhere = {.offset_bytes = SIZE_MAX, .affine_bytes = SIZE_MAX};
         bool relu = node->folded && m->graph->nodes[i].op == DC_OP_RELU;
         bool seen_through = node->deferred || (node->folded && joins_deferred(m, i));
@@ -629,9 +520,9 @@ static void fill_places(maker *m)
 
 /* ---- making ---- */
 
-static dc_status make(maker *m, interval *all)
+static dc_status make(maker *m, dc_interval *all)
 {
-    const interval unused = {.begin = 1 << 30, .end = -1};
+    const dc_interval unused = {.begin = 1 << 30, .end = -1};
     for (int i = 0; i < N_INTERVALS * m->n; i++)
         all[i] = unused;
     mark_active(m);
@@ -647,7 +538,7 @@ static dc_status make(maker *m, interval *all)
     value_lifetimes(m);
     gradient_lifetimes(m);
     extra_lifetimes(m);
-    DC_TRY(assign_offsets(m, all, N_INTERVALS * m->n));
+    DC_TRY(dc_places_assign(all, N_INTERVALS * m->n, &m->plan->arena_bytes));
     fill_places(m);
     return DC_OK;
 }
@@ -695,7 +586,7 @@ dc_status dc_plan_create(const dc_graph *graph, const dc_plan_layout *layout, co
     size_t n = (size_t)graph->n_nodes;
     int *ints = dc_alloc_zeroed(6 * n * sizeof *ints);
     bool *flags = dc_alloc_zeroed(2 * n);
-    interval *all = dc_alloc(N_INTERVALS * n * sizeof *all);
+    dc_interval *all = dc_alloc(N_INTERVALS * n * sizeof *all);
     dc_status status = ints && flags && all ? allocate(graph, plan) : DC_ERR_MEMORY;
     if (status == DC_OK) {
         maker m = {.graph = graph,
