@@ -1,6 +1,4 @@
-#include "graph/plan.h"
-
-#include "graph/places.h"
+#include "graph/plan_maker.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -9,26 +7,6 @@ struct dc_plan_storage {
     int *sources;
     bool *flags;
 };
-
-/* Everything that is needed only while a plan is made. Step numbers: node i runs forward at i, backward at 2n-1-i, or
- * when its leader does. */
-typedef struct maker {
-    const dc_graph *graph;
-    const dc_plan_layout *layout;
-    const dc_plan_options *options;
-    dc_plan *plan;
-    int n;
-    int *last_reader;   /* largest id of an active node that reads this one; -1: none */
-    int *n_readers;     /* active nodes that read it (an input listed twice counts twice) */
-    bool *kept;         /* must survive the step */
-    int *value_root;    /* the node whose storage holds this node's value (itself, or the concat that it lies in) */
-    int *value_channel; /* first channel there */
-    int *grad_root;
-    int *grad_channel;
-    bool *normalised; /* by root: some of its storage is seen through scales and shifts, which lie behind it */
-    dc_interval *values, *grads, *saved, *forward_scratch, *backward_scratch; /* by node; bytes 0: none */
-    dc_interval *again, *again_scratch;                                       /* of recomputed nodes */
-} maker;
 
 enum { N_INTERVALS = 7 }; /* a node */
 
@@ -49,254 +27,21 @@ bool dc_op_reads_deferred(dc_op op)
            op == DC_OP_ZERO || op == DC_OP_DROP_PATH;
 }
 
-static int forward_step(const maker *m, int node)
+static int forward_step(const dc_plan_maker *m, int node)
 {
     const dc_plan_node *planned = &m->plan->nodes[node];
     return planned->outer >= 0 ? planned->outer : planned->leader;
 }
 
-static int backward_step(const maker *m, int node)
+static int backward_step(const dc_plan_maker *m, int node)
 {
     return 2 * m->n - 1 - m->plan->nodes[node].leader;
-}
-
-/* ---- which nodes run, and what each one really reads ---- */
-
-static void mark_active(maker *m)
-{
-    const dc_graph *g = m->graph;
-    dc_plan_node *nodes = m->plan->nodes;
-    for (int i = 0; i < m->n; i++) {
-        bool loss = g->nodes[i].op == DC_OP_CROSS_ENTROPY;
-        bool wanted_loss = m->options->training || (m->options->keep_losses && !g->nodes[i].auxiliary);
-        m->kept[i] = (loss && wanted_loss) || i == g->logits;
-    }
-    for (int k = 0; k < m->options->n_keep; k++)
-        m->kept[m->options->keep[k]] = true;
-    for (int i = m->n - 1; i >= 0; i--) {
-        nodes[i].active |= m->kept[i];
-        if (nodes[i].active)
-            for (int k = 0; k < g->nodes[i].n_inputs; k++)
-                nodes[g->nodes[i].inputs[k]].active = true;
-    }
-}
-
-static void count_readers(maker *m)
-{
-    for (int i = 0; i < m->n; i++) {
-        m->last_reader[i] = -1;
-        m->n_readers[i] = 0;
-    }
-    for (int i = 0; i < m->n; i++) {
-        const dc_plan_node *node = &m->plan->nodes[i];
-        if (!node->active || (node->folded && m->graph->nodes[i].op == DC_OP_RELU))
-            continue;
-        for (int k = 0; k < m->graph->nodes[i].n_inputs; k++) {
-            m->last_reader[node->sources[k]] = i;
-            m->n_readers[node->sources[k]]++;
-        }
-    }
-}
-
-/* A relu that only convolutions read is applied by them on load. */
-static void fold_relus(maker *m)
-{
-    const dc_graph *g = m->graph;
-    dc_plan_node *nodes = m->plan->nodes;
-    if (!m->layout->folds_relu)
-        return;
-    for (int i = 0; i < m->n; i++)
-        nodes[i].folded = g->nodes[i].op == DC_OP_RELU && nodes[i].active && !m->kept[i];
-    for (int i = 0; i < m->n; i++)
-        if (nodes[i].active && g->nodes[i].op != DC_OP_CONV)
-            for (int k = 0; k < g->nodes[i].n_inputs; k++)
-                nodes[g->nodes[i].inputs[k]].folded = false;
-    for (int i = 0; i < m->n; i++)
-        if (nodes[i].active && g->nodes[i].op == DC_OP_CONV && nodes[g->nodes[i].inputs[0]].folded) {
-            nodes[i].relu_input = true;
-            ((int *)nodes[i].sources)[0] = g->nodes[g->nodes[i].inputs[0]].inputs[0];
-        }
-}
-
-/* What x is made of must be stored: its reader cannot see through a batch norm. */
-static void forbid_deferring(maker *m, int x)
-{
-    m->plan->nodes[x].deferred = false;
-    for (int k = 0; m->graph->nodes[x].op == DC_OP_CONCAT && k < m->graph->nodes[x].n_inputs; k++)
-        forbid_deferring(m, m->graph->nodes[x].inputs[k]);
-}
-
-/* A batch norm that alone reads its input, and whose readers can all read through it, is deferred. */
-static void defer_norms(maker *m)
-{
-    const dc_graph *g = m->graph;
-    dc_plan_node *nodes = m->plan->nodes;
-    if (!m->layout->defers_norm)
-        return;
-    for (int i = 0; i < m->n; i++) {
-        int x = g->nodes[i].op == DC_OP_BATCH_NORM ? nodes[i].sources[0] : -1;
-        nodes[i].deferred = x >= 0 && nodes[i].active && !m->kept[i] && !m->kept[x] && m->n_readers[x] == 1 &&
-                            g->nodes[x].op != DC_OP_INPUT;
-    }
-    for (int i = 0; i < m->n; i++)
-        if (nodes[i].active && !dc_op_reads_deferred(g->nodes[i].op))
-            for (int k = 0; k < g->nodes[i].n_inputs; k++)
-                forbid_deferring(m, nodes[i].sources[k]);
-}
-
-/* A concat of deferred batch norms: where its inputs lie in place, it is read through their scales and shifts. */
-static bool joins_deferred(const maker *m, int id)
-{
-    return m->graph->nodes[id].op == DC_OP_CONCAT && m->plan->nodes[m->graph->nodes[id].inputs[0]].deferred;
-}
-
-/* A concat whose inputs can be computed right in their place, all or none of them deferred. In backward its own
- * gradient is written first, whole, so every other reader of an input (also another concat) must come before it. */
-static bool can_view(const maker *m, int id)
-{
-    const dc_node *node = &m->graph->nodes[id];
-    for (int k = 0; k < node->n_inputs; k++) {
-        int x = node->inputs[k];
-        const dc_node *input = &m->graph->nodes[x];
-        if (input->op == DC_OP_INPUT || (input->op == DC_OP_RELU && m->plan->nodes[x].folded) ||
-            m->last_reader[x] != id || m->plan->nodes[x].deferred != joins_deferred(m, id) || joins_deferred(m, x))
-            return false;
-        for (int j = 0; j < k; j++)
-            if (node->inputs[j] == x)
-                return false;
-    }
-    return true;
-}
-
-/* The inputs of node i have, one after the other, the root of i. */
-static void share_root(const maker *m, int i, int *root, int *channel)
-{
-    int at = channel[i];
-    for (int k = 0; k < m->graph->nodes[i].n_inputs; k++) {
-        int x = m->plan->nodes[i].sources[k];
-        root[x] = root[i];
-        channel[x] = at;
-        at += m->graph->nodes[x].shape.c;
-    }
-}
-
-static void place_values(maker *m)
-{
-    for (int i = 0; i < m->n; i++) {
-        m->value_root[i] = i;
-        m->value_channel[i] = 0;
-    }
-    for (int i = m->n - 1; i >= 0; i--) { /* outer concats first: their place is known when inner ones ask for it */
-        dc_plan_node *planned = &m->plan->nodes[i];
-        if (m->graph->nodes[i].op == DC_OP_CONCAT)
-            planned->folded = m->layout->concat_views && planned->active && can_view(m, i);
-        if (planned->deferred)
-            m->normalised[m->value_root[i]] = true;
-        if (planned->deferred || (planned->folded && m->graph->nodes[i].op == DC_OP_CONCAT))
-            share_root(m, i, m->value_root, m->value_channel);
-    }
-}
-
-/* The convolutions whose outputs a deferred batch norm reads, one or those of a concat in place, do a part of it if
- * all of them can. */
-static void link_norms(maker *m)
-{
-    dc_plan_node *nodes = m->plan->nodes;
-    for (int i = 0; i < m->n; i++)
-        nodes[i].norm = -1;
-    for (int i = 0; i < m->n; i++) {
-        if (!nodes[i].deferred || !m->layout->takes_norm)
-            continue;
-        int x = nodes[i].sources[0];
-        bool parts = m->graph->nodes[x].op == DC_OP_CONCAT && nodes[x].folded;
-        int n = parts ? m->graph->nodes[x].n_inputs : 1;
-        const int *producers = parts ? nodes[x].sources : &nodes[i].sources[0];
-        nodes[i].grad_deferred = n > 0;
-        for (int k = 0; k < n; k++)
-            nodes[i].grad_deferred &= m->graph->nodes[producers[k]].op == DC_OP_CONV &&
-                                      m->n_readers[producers[k]] == 1 && !m->kept[producers[k]] &&
-                                      m->layout->takes_norm(m->layout->context, m->graph, producers[k]);
-        if (nodes[i].grad_deferred)
-            nodes[x].norm = i; /* also of a concat, which runs nothing */
-        for (int k = 0, channel = 0; k < n && nodes[i].grad_deferred; k++) {
-            nodes[producers[k]].norm = i;
-            nodes[producers[k]].norm_channel = channel;
-            channel += m->graph->nodes[producers[k]].shape.c;
-        }
-    }
-}
-
-/* A convolution that only another one reads can be computed again for its backward, and on the way of its forward. */
-static void choose_recomputed(maker *m)
-{
-    const dc_plan_layout *layout = m->layout;
-    dc_plan_node *nodes = m->plan->nodes;
-    for (int i = 0; i < m->n; i++) {
-        nodes[i].recomputed = nodes[i].inner = nodes[i].outer = -1;
-        if (m->graph->nodes[i].op != DC_OP_CONV || !nodes[i].active)
-            continue;
-        int x = nodes[i].sources[0];
-        if (m->graph->nodes[x].op != DC_OP_CONV || m->n_readers[x] != 1 || m->kept[x] || m->value_root[x] != x ||
-            nodes[x].norm >= 0 || nodes[x].recomputed >= 0 || nodes[x].inner >= 0)
-            continue;
-        if (m->options->training && layout->recomputes && layout->recomputes(layout->context, m->graph, x))
-            nodes[i].recomputed = x;
-        if ((nodes[i].recomputed >= 0 || !m->options->training) && !nodes[i].relu_input && layout->fuses &&
-            layout->fuses(layout->context, m->graph, i)) {
-            nodes[i].inner = x;
-            nodes[x].outer = i;
-        }
-    }
-}
-
-/* ---- convolutions of the same tensor ---- */
-
-static bool may_join(const maker *m, int leader, int node)
-{
-    const dc_plan_node *a = &m->plan->nodes[leader], *b = &m->plan->nodes[node];
-    return b->active && m->graph->nodes[node].op == DC_OP_CONV && b->sources[0] == a->sources[0] &&
-           b->relu_input == a->relu_input && b->needs_grad == a->needs_grad && b->recomputed < 0 && b->outer < 0;
-}
-
-/* Whether a reader computes this one again: it does so alone. */
-static bool is_recomputed(const maker *m, int node)
-{
-    int reader = m->last_reader[node];
-    return reader >= 0 && m->plan->nodes[reader].recomputed == node;
-}
-
-static void join_from(maker *m, int leader)
-{
-    dc_plan_node *nodes = m->plan->nodes;
-    int group[DC_MAX_SIBLINGS] = {leader}, n = 1;
-    for (int i = leader + 1, last = m->last_reader[nodes[leader].sources[0]]; i <= last && n < DC_MAX_SIBLINGS; i++) {
-        if (nodes[i].leader != i || !may_join(m, leader, i) || is_recomputed(m, i))
-            continue;
-        group[n] = i;
-        if (!m->layout->joins(m->layout->context, m->graph, n + 1, group))
-            continue;
-        nodes[i].leader = leader;
-        nodes[group[n - 1]].next_sibling = i;
-        n++;
-    }
-}
-
-static void join_siblings(maker *m)
-{
-    dc_plan_node *nodes = m->plan->nodes;
-    for (int i = 0; i < m->n; i++) {
-        nodes[i].leader = i;
-        nodes[i].next_sibling = -1;
-    }
-    for (int i = 0; i < m->n && m->layout->joins; i++)
-        if (nodes[i].leader == i && m->graph->nodes[i].op == DC_OP_CONV && may_join(m, i, i) && !is_recomputed(m, i))
-            join_from(m, i);
 }
 
 /* ---- gradients: who needs one, who writes it first ---- */
 
 /* Marks what has something to train before it and a loss after it. */
-static dc_status mark_gradients(maker *m)
+static dc_status mark_gradients(dc_plan_maker *m)
 {
     if (!m->options->training)
         return DC_OK;
@@ -322,7 +67,7 @@ static dc_status mark_gradients(maker *m)
     return DC_OK;
 }
 
-static void mark_written(const maker *m, int id, bool *written)
+static void mark_written(const dc_plan_maker *m, int id, bool *written)
 {
     written[id] = true;
     if (m->graph->nodes[id].op == DC_OP_CONCAT && m->plan->nodes[id].folded)
@@ -331,13 +76,13 @@ static void mark_written(const maker *m, int id, bool *written)
 }
 
 /* An add's input with no other reader has the add's own gradient. */
-static bool shares_gradient(const maker *m, int add, int x)
+static bool shares_gradient(const dc_plan_maker *m, int add, int x)
 {
     return m->graph->nodes[add].op == DC_OP_ADD && m->n_readers[x] == 1 && !m->kept[x] &&
            m->graph->nodes[x].op != DC_OP_CONCAT;
 }
 
-static dc_status order_gradient_writes(maker *m)
+static dc_status order_gradient_writes(dc_plan_maker *m)
 {
     bool *written = dc_alloc_zeroed((size_t)m->n);
     if (!written)
@@ -350,7 +95,7 @@ static dc_status order_gradient_writes(maker *m)
         dc_plan_node *node = &m->plan->nodes[i];
         bool *wants = (bool *)node->wants, *accumulate = (bool *)node->accumulate;
         if (node->grad_deferred || (node->folded && m->graph->nodes[i].op == DC_OP_CONCAT))
-            share_root(m, i, m->grad_root, m->grad_channel);
+            dc_plan_share_root(m, i, m->grad_root, m->grad_channel);
         if (!node->needs_grad || node->folded || node->grad_deferred || node->leader != i)
             continue;
         for (int k = 0; k < m->graph->nodes[i].n_inputs; k++) {
@@ -381,7 +126,7 @@ static void extend(dc_interval *span, int step)
         span->end = step;
 }
 
-static size_t tensor_bytes(const maker *m, int id)
+static size_t tensor_bytes(const dc_plan_maker *m, int id)
 {
     dc_shape s = m->graph->nodes[id].shape;
     if (m->graph->nodes[id].op == DC_OP_CROSS_ENTROPY)
@@ -390,12 +135,12 @@ static size_t tensor_bytes(const maker *m, int id)
     return images * (size_t)s.c * (size_t)s.h * (size_t)s.w * sizeof(float);
 }
 
-static size_t affine_bytes(const maker *m, int id)
+static size_t affine_bytes(const dc_plan_maker *m, int id)
 {
     return 2 * (size_t)m->graph->nodes[id].shape.c * sizeof(float);
 }
 
-static void value_lifetimes(maker *m)
+static void value_lifetimes(dc_plan_maker *m)
 {
     for (int i = 0; i < m->n; i++) {
         const dc_node *node = &m->graph->nodes[i];
@@ -429,7 +174,7 @@ static void value_lifetimes(maker *m)
 }
 
 /* From the first reader to write it until the node has used it. */
-static void gradient_lifetimes(maker *m)
+static void gradient_lifetimes(dc_plan_maker *m)
 {
     for (int i = 0; i < m->n; i++) {
         const dc_node *node = &m->graph->nodes[i];
@@ -458,7 +203,7 @@ static void gradient_lifetimes(maker *m)
             m->grads[i].bytes = tensor_bytes(m, i);
 }
 
-static void extra_lifetimes(maker *m)
+static void extra_lifetimes(dc_plan_maker *m)
 {
     for (int i = 0; i < m->n; i++) {
         const dc_plan_node *planned = &m->plan->nodes[i];
@@ -490,14 +235,14 @@ static void extra_lifetimes(maker *m)
     }
 }
 
-static void fill_places(maker *m)
+static void fill_places(dc_plan_maker *m)
 {
     for (int i = 0; i < m->n; i++) {
         dc_plan_node *node = &m->plan->nodes[i];
         const dc_interval *value = &m->values[m->value_root[i]], *grad = &m->grads[m->grad_root[i]];
         const dc_place nowhere = {.offset_bytes = SIZE_MAX, .affine_bytes = SIZE_MAX};
         bool relu = node->folded && m->graph->nodes[i].op == DC_OP_RELU;
-        bool seen_through = node->deferred || (node->folded && joins_deferred(m, i));
+        bool seen_through = node->deferred || (node->folded && dc_plan_joins_deferred(m, i));
         node->value =
             !node->active || relu || !value->bytes
                 ? nowhere
@@ -520,20 +265,14 @@ static void fill_places(maker *m)
 
 /* ---- making ---- */
 
-static dc_status make(maker *m, dc_interval *all)
+static dc_status make(dc_plan_maker *m, dc_interval *all)
 {
     const dc_interval unused = {.begin = 1 << 30, .end = -1};
     for (int i = 0; i < N_INTERVALS * m->n; i++)
         all[i] = unused;
-    mark_active(m);
-    fold_relus(m);
-    count_readers(m);
-    defer_norms(m);
-    place_values(m);
-    link_norms(m);
-    choose_recomputed(m);
+    dc_plan_fold(m);
     DC_TRY(mark_gradients(m));
-    join_siblings(m);
+    dc_plan_join_siblings(m);
     DC_TRY(order_gradient_writes(m));
     value_lifetimes(m);
     gradient_lifetimes(m);
@@ -589,26 +328,26 @@ dc_status dc_plan_create(const dc_graph *graph, const dc_plan_layout *layout, co
     dc_interval *all = dc_alloc(N_INTERVALS * n * sizeof *all);
     dc_status status = ints && flags && all ? allocate(graph, plan) : DC_ERR_MEMORY;
     if (status == DC_OK) {
-        maker m = {.graph = graph,
-                   .layout = layout,
-                   .options = options,
-                   .plan = plan,
-                   .n = (int)n,
-                   .last_reader = ints,
-                   .n_readers = ints + n,
-                   .kept = flags,
-                   .value_root = ints + 2 * n,
-                   .value_channel = ints + 3 * n,
-                   .grad_root = ints + 4 * n,
-                   .grad_channel = ints + 5 * n,
-                   .normalised = flags + n,
-                   .values = all,
-                   .grads = all + n,
-                   .saved = all + 2 * n,
-                   .forward_scratch = all + 3 * n,
-                   .backward_scratch = all + 4 * n,
-                   .again = all + 5 * n,
-                   .again_scratch = all + 6 * n};
+        dc_plan_maker m = {.graph = graph,
+                           .layout = layout,
+                           .options = options,
+                           .plan = plan,
+                           .n = (int)n,
+                           .last_reader = ints,
+                           .n_readers = ints + n,
+                           .kept = flags,
+                           .value_root = ints + 2 * n,
+                           .value_channel = ints + 3 * n,
+                           .grad_root = ints + 4 * n,
+                           .grad_channel = ints + 5 * n,
+                           .normalised = flags + n,
+                           .values = all,
+                           .grads = all + n,
+                           .saved = all + 2 * n,
+                           .forward_scratch = all + 3 * n,
+                           .backward_scratch = all + 4 * n,
+                           .again = all + 5 * n,
+                           .again_scratch = all + 6 * n};
         status = make(&m, all);
     }
     free(ints);
