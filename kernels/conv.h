@@ -140,6 +140,13 @@ DCK_INLINE dck_cut_up dck_cut_units(dck_view y, int blocks)
     return (dck_cut_up){(items + size - 1) / size, size};
 }
 
+/* No fewer than for so many blocks or any part of them: 33 items make fewer units than 32 do. */
+DCK_INLINE int dck_most_units(dck_view y, int blocks)
+{
+    const int items = blocks * dck_cut_pixels(y.h * y.w).count;
+    return items < DCK_MAX_UNITS ? items : DCK_MAX_UNITS;
+}
+
 /* How many of the threads are worth waking for so many floats and multiply-adds. */
 DCK_INLINE int dck_worth(int threads, size_t floats, size_t products)
 {

@@ -179,7 +179,7 @@ typedef struct backward_scratch {
 static backward_scratch lay_out(const dck_conv *k, dck_view x, dck_view y, int blocks, int threads, char *memory)
 {
     size_t weights = dck_lines(weight_count(k, x, y) * sizeof(float));
-    size_t partials = dck_lines(weight_count(k, x, y) * dck_cut_units(y, blocks).count * sizeof(float));
+    size_t partials = dck_lines(weight_count(k, x, y) * dck_most_units(y, blocks) * sizeof(float));
     size_t head = dck_taps_bytes(k) + weights + partials;
     return (backward_scratch){(dck_tap *)memory, (float *)(memory + dck_taps_bytes(k)),
                               (float *)(memory + dck_taps_bytes(k) + weights), memory + head,

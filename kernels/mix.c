@@ -151,7 +151,8 @@ static void mix_backward_chunk(int n_x, const dck_view *x, const float *weight, 
             dot = back_chunk(chunk_of(x[i], at), w, dy, NULL, false, at.floats);
         else
             dot = back_chunk(chunk_of(x[i], at), w, dy, to, true, at.floats);
-        dots[i] += (double)(scale_of(x[i], at.channel) * dot + shift_of(x[i], at.channel) * total);
+        dots[i] +=
+            (double)scale_of(x[i], at.channel) * (double)dot + (double)shift_of(x[i], at.channel) * (double)total;
     }
 }
 

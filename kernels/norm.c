@@ -365,6 +365,6 @@ void DCK(norm_factors)(const dck_norm *k, dck_view x, dck_view dy, float *factor
         const gradient d = gradient_of(&g, c);
         factors[3 * c] = d.a;
         factors[3 * c + 1] = d.c;
-        factors[3 * c + 2] = d.b - d.c * d.mean;
+        factors[3 * c + 2] = (float)((double)d.b - (double)d.c * (double)d.mean);
     }
 }

@@ -63,7 +63,7 @@ static size_t weight_floats(const dck_conv *k, dck_view x, dck_view y)
 
 size_t DCK(pointwise_backward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int blocks, int threads)
 {
-    return weight_floats(k, x, y) * sizeof(float) * (1 + dck_cut_units(y, blocks).count) + dck_taps_bytes(k) +
+    return weight_floats(k, x, y) * sizeof(float) * (1 + dck_most_units(y, blocks)) + dck_taps_bytes(k) +
            (size_t)threads * PANELS * DCK_PANEL_BYTES;
 }
 

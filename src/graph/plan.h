@@ -27,9 +27,11 @@ typedef struct dc_plan_layout {
      * DC_MAX_SIBLINGS. Each scratch is then what they ask for one by one, added up. NULL: never. */
     bool (*joins)(const void *context, const dc_graph *graph, int n, const int *nodes);
     /* Whether the output of `node` is to be recomputed in backward instead of kept. NULL: never. */
+    /* Backward of its reader must not read it when neither dw nor a relu's mask is wanted: then it is not computed. */
     bool (*recomputes)(const void *context, const dc_graph *graph, int node);
     /* Whether the convolution `node` can compute its input, a convolution that saves nothing, on the way. NULL: none.
      */
+    /* Its forward scratch, by `extra`, suffices for both ways. */
     bool (*fuses)(const void *context, const dc_graph *graph, int node);
     /* bytes that the kernel of `node` keeps from forward to backward, and scratch bytes in each direction */
     void (*extra)(const void *context, const dc_graph *graph, int node, int batch, bool relu_input, size_t *saved_bytes,

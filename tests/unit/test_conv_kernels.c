@@ -436,11 +436,46 @@ static void test_grouped(void **state)
     CHECK_ALL(problems);
 }
 
+/* Five blocks are summed in more units than seven are. */
+static void test_scratch_of_a_larger_batch(void **state)
+{
+    (void)state;
+    enum { PLANNED = 7, N = 80, SIDE = 14, MOST = 96, FLOATS = PLANNED * MOST * SIDE * SIDE * DCK_LANES };
+    const dck_conv convs[] = {CONV(1, 1, 0, 0, 1, 1), CONV(3, 1, 1, 1, 1, 1)};
+    const int channels[] = {MOST, MOST / 3}; /* as many weights */
+    float *memory[3], w[MOST * MOST] = {0.5f}, dw[MOST * MOST];
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(posix_memalign((void **)&memory[i], 64, FLOATS * sizeof(float)), 0);
+        for (int j = 0; j < FLOATS; j++)
+            memory[i][j] = random_float();
+    }
+    for (size_t i = 0; i < 2 * ISAS; i++) {
+        const dck_kernels *call = dck_kernels_for(isas[i / 2]);
+        const int c = channels[i % 2];
+        dck_view view[3];
+        for (int j = 0; j < 3; j++)
+            view[j] = (dck_view){memory[j], c, SIDE, SIDE, (size_t)c * SIDE * SIDE * DCK_LANES, NULL};
+        if (!call)
+            continue;
+        size_t bytes = call->conv_backward_scratch_bytes(&convs[i % 2], view[0], view[1], PLANNED, 1);
+        void *scratch = scratch_create(bytes);
+        call->conv_backward(&convs[i % 2], view[0], w, (dck_grad){.dz = view[1]}, view[2], false, dw, N, scratch, 1);
+        scratch_destroy(scratch, bytes);
+    }
+    for (int i = 0; i < 3; i++)
+        free(memory[i]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_dispatch),          cmocka_unit_test(test_pointwise), cmocka_unit_test(test_siblings),
-        cmocka_unit_test(test_factorized_reduce), cmocka_unit_test(test_depthwise), cmocka_unit_test(test_dense),
+        cmocka_unit_test(test_scratch_of_a_larger_batch),
+        cmocka_unit_test(test_dispatch),
+        cmocka_unit_test(test_pointwise),
+        cmocka_unit_test(test_siblings),
+        cmocka_unit_test(test_factorized_reduce),
+        cmocka_unit_test(test_depthwise),
+        cmocka_unit_test(test_dense),
         cmocka_unit_test(test_grouped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

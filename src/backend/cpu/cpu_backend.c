@@ -248,8 +248,9 @@ static bool cpu_joins(const void *context, const dc_graph *graph, int n, const i
 static bool cpu_recomputes(const void *context, const dc_graph *graph, int node)
 {
     (void)context;
-    const dc_node *conv = &graph->nodes[node];
-    return conv->attr.groups > 1 && conv->attr.groups == conv->shape.c;
+    dc_kernel kernel;
+    describe(graph, node, 1, false, &kernel);
+    return dc_cpu_is_depthwise(&kernel);
 }
 
 /* ---- optimizers: every element is its own, so any division of the work gives the same numbers ---- */

@@ -55,6 +55,8 @@ bool dc_cpu_takes_norm(const dc_cpu_backend *b, const dc_kernel *k);
 /* Whether the convolutions run together: one x, siblings_* in kernels.h. */
 bool dc_cpu_joins(const dc_cpu_backend *b, int n, const dc_kernel *kernels);
 
+bool dc_cpu_is_depthwise(const dc_kernel *k);
+
 /* Scratch of two convolutions that are computed together, the outer one a pointwise one that reads the inner one, which
  * is depthwise; 0: they cannot. */
 size_t dc_cpu_fused_scratch_bytes(const dc_cpu_backend *b, const dc_kernel *inner, const dc_kernel *outer);

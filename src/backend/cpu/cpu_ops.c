@@ -23,12 +23,19 @@ static float *factors_in(void *saved, int channels)
     return (float *)saved + 2 * (size_t)channels;
 }
 
+static bool is_pointwise(const dck_conv *k)
+{
+    return k->kernel == 1 && k->stride == 1 && k->groups == 1 && k->pad_begin == 0 && k->pad_end == 0;
+}
+
+bool dc_cpu_is_depthwise(const dc_kernel *k)
+{
+    return k->conv.groups > 1 && k->conv.groups == k->input.c && k->conv.groups == k->output.c;
+}
+
 size_t dc_cpu_fused_scratch_bytes(const dc_cpu_backend *b, const dc_kernel *inner, const dc_kernel *outer)
 {
-    const dck_conv *k = &outer->conv;
-    bool pointwise = k->kernel == 1 && k->stride == 1 && k->groups == 1 && k->pad_begin == 0;
-    bool depthwise = inner->conv.groups == inner->input.c && inner->conv.groups == inner->output.c;
-    if (!pointwise || !depthwise)
+    if (!is_pointwise(&outer->conv) || !dc_cpu_is_depthwise(inner))
         return 0;
     return b->kernels->separable_scratch_bytes(&inner->conv, shaped(inner->input), shaped(outer->output), b->threads);
 }
@@ -42,13 +49,12 @@ bool dc_cpu_joins(const dc_cpu_backend *b, int n, const dc_kernel *kernels)
 {
     int outputs = 0;
     for (int i = 0; i < n; i++) {
-        const dck_conv *c = &kernels[i].conv;
         outputs += kernels[i].output.c;
-        if (c->kernel != 1 || c->stride != 1 || c->pad_begin || c->pad_end || c->groups != 1 ||
-            !dc_cpu_takes_norm(b, &kernels[i]))
+        if (!is_pointwise(&kernels[i].conv) || !dc_cpu_takes_norm(b, &kernels[i]))
             return false;
     }
-    return n <= DCK_BRANCHES && outputs <= DCK_SIBLING_ROWS;
+    _Static_assert((int)DC_MAX_SIBLINGS <= (int)DCK_BRANCHES, "the kernels run as many as a plan joins");
+    return outputs <= DCK_SIBLING_ROWS;
 }
 
 /* What is a convolution's own, of those that run together. */
