@@ -190,7 +190,7 @@ $(DEMO_DATA): | $(PROGRAM)
 
 run-demo: $(DEMO_DATA)
 	sed -n '/^#/!q; s/^# \{0,1\}//p' input/demo.ini
-	echo; echo 'Five to ten minutes on two cores. It may be stopped (Ctrl-C) at any time: make demo goes on from there.'; echo
+	echo; echo 'Four to eight minutes on two cores. It may be stopped (Ctrl-C) at any time: make demo goes on from there.'; echo
 	$(MPIRUN) -np 2 $(PROGRAM) run input/demo.ini
 
 # ---- tests -------------------------------------------------------------------------------------------------------
