@@ -2,7 +2,8 @@
  *
  * forward, training: x is read for its moments, read again and y written: 12 bytes an element from memory, 8 where a
  * layer fits in cache. backward: x and dy are read for two sums, read again, dx written: 20 bytes. Both run at the
- * speed of memory.
+ * speed of memory. Deferred (norm_measure, norm_factors) y and dx are not written: nothing is read forward where the
+ * convolutions before have left the moments, else 4 bytes an element, and 8 backward.
  *
  * Moments are taken in one pass over chunks of a plane, shifted by the chunk's first pixel: a number of the chunk
  * itself lies at most sqrt(chunk) deviations from its mean, so that float sums of squares keep their digits whatever
