@@ -7,7 +7,7 @@
 #: make asan        the tests under the address and undefined behaviour sanitizers
 #: make fuzz        the fuzzers, FUZZ_SECONDS (60) each
 #: make lint        layering, format, static analysis, shell scripts
-#: make unit, make mpi, make program    one kind of tests
+#: make unit, make emulated, make mpi, make program    one kind of tests
 #: make bench       speed and memory of steps, set-up and ranks, beside PyTorch where PYTHONS="python3 ..." have it
 #: make bench-profile    where those steps spend their time, by operation
 #: make bench-kernels    each kernel beside the machine's ceilings
@@ -16,10 +16,14 @@
 #: make deps        installs what is missing (Debian and its kin; elsewhere it says what to load)
 #: make clean       removes all builds; output/ stays
 #:
+#: Where nvcc, cuDNN and NCCL are found (CUDA_HOME, CUDNN_HOME, NCCL_HOME; on the PATH; /usr/local/cuda), the program is
+#: built for GPUs too, for CUDA_ARCHS (80 90 100); make CUDA=0 builds for the CPU alone.
+#:
 #: make V=1 shows the commands; make CC=clang BUILD=build-clang takes another compiler; make -j builds in parallel.
 
 BUILD  ?= build
 MPICC  ?= mpicc
+MPICXX ?= mpicxx
 MPIRUN ?= mpirun --oversubscribe --bind-to none
 OPT    ?= -O3
 # For sanitizers and the like: more flags, and an object that every program is linked with.
@@ -54,6 +58,29 @@ DEP_CFLAGS += -isystem $(HDF5_DIR)/include
 DEP_LIBS   += -L$(HDF5_DIR)/lib -Wl,-rpath,$(HDF5_DIR)/lib -lhdf5
 endif
 
+# CUDA: nvcc on the PATH or below CUDA_HOME, with cuDNN and NCCL beside it, in homes of their own or in the system's.
+CUDA_ARCHS ?= 80 90 100
+CUDA_HOME  ?= $(or $(patsubst %/bin/,%,$(dir $(realpath $(shell command -v nvcc)))),/usr/local/cuda)
+NVCC       ?= $(CUDA_HOME)/bin/nvcc
+CUDA_ROOTS := $(CUDA_HOME) $(CUDNN_HOME) $(NCCL_HOME) /usr
+# $(call root_of,FILES): the first root that has one of them.
+root_of     = $(firstword $(foreach root,$(CUDA_ROOTS),$(if $(wildcard $(1:%=$(root)/%)),$(root))))
+cuda_lacks := $(if $(wildcard $(NVCC)),,nvcc) \
+              $(if $(call root_of,include/cublasLt.h),,cuBLASLt) \
+              $(if $(call root_of,include/cudnn.h include/x86_64-linux-gnu/cudnn.h),,cuDNN) \
+              $(if $(call root_of,include/nccl.h),,NCCL)
+CUDA_LACKS := $(if $(filter 0,$(CUDA)),CUDA=0 was given,$(strip $(cuda_lacks)))
+comma      := ,
+space      := $(subst ,, )
+ifeq ($(CUDA_LACKS),)
+CUDA_INCLUDES := $(patsubst %,-isystem %/include,$(filter-out /usr,$(CUDA_ROOTS)))
+DEP_CFLAGS += $(CUDA_INCLUDES) -DDC_CUDA
+CUDA_LIBS  := $(foreach root,$(filter-out /usr,$(CUDA_ROOTS)),$(foreach lib,$(wildcard $(root)/lib64 $(root)/lib),\
+                  -L$(lib) -Wl$(comma)-rpath$(comma)$(lib))) -lcudnn -lcublasLt -lnccl -lcudart -lstdc++
+else
+DEP_CFLAGS += -DDC_CUDA_LACKS=$(subst $(space),_,$(CUDA_LACKS))
+endif
+
 # Debian packages, each with what shows that it is there: a command, a pkg-config module or a file.
 FASHION_MNIST := /usr/share/datasets/fashion-mnist
 BUILD_NEEDS := build-essential:cc libc6-dev:/usr/include/stdio.h pkg-config:pkg-config openmpi-bin:mpirun \
@@ -82,11 +109,21 @@ ISA_FLAGS_avx512   := -march=x86-64-v4 -mprefer-vector-width=512 -DDCK_ISA=avx51
 ISA_FLAGS_avx2     := -march=x86-64-v3 -DDCK_ISA=avx2 -DDCK_VECTOR=8
 ISA_FLAGS_portable := -DDCK_ISA=portable -DDCK_VECTOR=4
 
-KERNELS := $(filter-out kernels/dispatch.c,$(wildcard kernels/*.c))
-SOURCES := $(filter-out src/app/main.c,$(wildcard src/*/*.c src/*/*/*.c)) kernels/dispatch.c
+# What is for GPUs alone is left out where CUDA lacks: the CUDA backend, NCCL, kernels/*.cu.
+KERNELS     := $(filter-out kernels/dispatch.c,$(wildcard kernels/*.c))
+GPU_SOURCES := $(wildcard src/backend/cuda/*.c src/comm/nccl*.c)
+SOURCES     := $(filter-out src/app/main.c $(if $(CUDA_LACKS),$(GPU_SOURCES)),$(wildcard src/*/*.c src/*/*/*.c)) \
+               kernels/dispatch.c
 OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(foreach isa,$(ISAS),$(KERNELS:%.c=$(BUILD)/%.$(isa).o))
 LIBRARY := $(BUILD)/libdcanas.a
 PROGRAM := $(BUILD)/dcanas
+
+# What the same objects are linked with: for a real device nvcc's kernels and NVIDIA's libraries, for the emulated one
+# of the tests the kernels as compiled by a C++ compiler and the emulator of all that they and the backend call.
+GPU_KERNELS := $(if $(CUDA_LACKS),,$(wildcard kernels/*.cu))
+GPU         := $(if $(GPU_KERNELS),$(BUILD)/libgpu.a)
+EMULATED    := $(if $(GPU_KERNELS),$(BUILD)/emulated/libgpu.a)
+EMULATOR    := $(wildcard tests/emulator/*.cpp)
 
 # An archive: a program takes what it uses of it, and only that needs cmocka.
 TEST_SUPPORT := $(BUILD)/libtests.a
@@ -94,6 +131,9 @@ TEST_SOURCES := $(wildcard tests/*/*.c)
 UNIT_TESTS   := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(filter tests/unit/test_%,$(TEST_SOURCES)))
 MPI_TESTS    := $(patsubst tests/mpi/%.c,$(BUILD)/mpi-tests/%,$(filter tests/mpi/test_%,$(TEST_SOURCES)))
 BENCHES      := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(filter tests/bench/bench_%,$(TEST_SOURCES)))
+# tests/cuda/ is about the GPU's code; the others named here are about every device that there is.
+EMULATED_TESTS := $(if $(EMULATED),$(patsubst %,$(BUILD)/emulated/tests/%,\
+                      $(patsubst tests/cuda/%.c,%,$(filter tests/cuda/test_%,$(TEST_SOURCES)))))
 FUZZERS      := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(filter tests/fuzz/%,$(TEST_SOURCES)))
 
 ifeq ($(V),1)
@@ -103,7 +143,7 @@ else
 say = printf '  %-5s %s\n' $(1) $(2);
 endif
 
-.PHONY: all help deps demo test test-long unit mpi program asan fuzz lint format study bench bench-profile bench-kernels \
+.PHONY: all help deps demo test test-long unit emulated mpi program asan fuzz lint format study bench bench-profile bench-kernels \
         clean test-programs run-demo run-tests run-sanitized run-fuzzers
 all: $(PROGRAM)
 
@@ -111,21 +151,29 @@ help:
 	sed -n 's/^#: \{0,1\}//p' Makefile
 
 # ---- building ----------------------------------------------------------------------------------------------------
-$(PROGRAM): $(BUILD)/src/app/main.o $(LIBRARY) | $(LINKED)
-	$(call say,LD,$@)$(MPICC) $(CFLAGS) -o $@ $^ $(LDLIBS)
+$(PROGRAM): $(BUILD)/src/app/main.o $(LIBRARY) $(GPU) | $(LINKED)
+	$(call say,LD,$@)$(MPICC) $(CFLAGS) -o $@ $^ $(LDLIBS) $(CUDA_LIBS)
 
 $(LIBRARY): $(OBJECTS)
 $(TEST_SUPPORT): $(patsubst %.c,$(BUILD)/%.o,$(filter tests/support/%,$(TEST_SOURCES)))
 $(BUILD)/libbench.a: $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/bench/bench_%,$(filter tests/bench/%,$(TEST_SOURCES))))
+$(BUILD)/libgpu.a: $(GPU_KERNELS:kernels/%.cu=$(BUILD)/kernels/%.cuda.o)
+$(BUILD)/emulated/libgpu.a: $(GPU_KERNELS:kernels/%.cu=$(BUILD)/emulated/kernels/%.o) $(EMULATOR:%.cpp=$(BUILD)/emulated/%.o)
 $(BUILD)/libreaders.a: $(filter $(addprefix $(BUILD)/src/,base/% graph/% data/% space/% nn/%),$(OBJECTS))
 $(BUILD)/%.a:
 	rm -f $@
 	$(call say,AR,$@)ar rcs $@ $^
 
+# nvcc: warnings are errors, and so is a register that is spilled; what ptxas reports is kept in NAME.ptxas.
+NVCC_FLAGS     := -std=c++17 -O3 -lineinfo -Xcompiler -Wall,-Wextra,-fPIC -Werror all-warnings -Xptxas -v,-warn-spills -Ikernels \
+                  $(foreach arch,$(CUDA_ARCHS),-gencode arch=compute_$(arch)$(comma)code=sm_$(arch)) \
+                  -gencode arch=compute_$(lastword $(CUDA_ARCHS))$(comma)code=compute_$(lastword $(CUDA_ARCHS))
+EMULATED_FLAGS := -std=c++17 -g -O1 -Wall -Wextra -Werror -Ikernels -Itests/emulator $(CUDA_INCLUDES) $(EXTRA)
+
 # A change of flags or compiler rebuilds everything.
 FLAGS_STAMP := $(BUILD)/flags
 FLAGS_TEXT  := $(shell $(MPICC) --version 2>/dev/null | head -1) $(MPICC) $(CFLAGS) $(LDLIBS) $(KERNEL_FLAGS) \
-               $(foreach i,$(ISAS),$(ISA_FLAGS_$(i)))
+               $(foreach i,$(ISAS),$(ISA_FLAGS_$(i))) $(CUDA_LIBS) $(NVCC_FLAGS) $(EMULATED_FLAGS)
 $(shell mkdir -p $(BUILD); echo '$(FLAGS_TEXT)' | cmp -s - $(FLAGS_STAMP) || echo '$(FLAGS_TEXT)' > $(FLAGS_STAMP))
 
 define isa_rule
@@ -139,17 +187,34 @@ $(BUILD)/%.o: %.c $(FLAGS_STAMP)
 	mkdir -p $(@D)
 	$(call say,CC,$@)$(MPICC) $(CFLAGS) -MMD -MP -c -o $@ $<
 
+$(BUILD)/kernels/%.cuda.o: kernels/%.cu $(FLAGS_STAMP)
+	mkdir -p $(@D)
+	$(call say,NVCC,$@)$(NVCC) $(NVCC_FLAGS) -MD -MP -MF $(@:.o=.d) -c -o $@ $< > $(@:.o=.ptxas) 2>&1 || \
+	    { cat $(@:.o=.ptxas) >&2; rm -f $@; exit 1; }
+
+$(BUILD)/emulated/kernels/%.o: kernels/%.cu $(FLAGS_STAMP)
+	mkdir -p $(@D)
+	$(call say,CXX,$@)$(CXX) -x c++ $(EMULATED_FLAGS) -ffp-contract=off -include device.h -MMD -MP -c -o $@ $<
+
+# MPI's C++ wrapper: NCCL is emulated over MPI.
+$(BUILD)/emulated/tests/emulator/%.o: tests/emulator/%.cpp $(FLAGS_STAMP)
+	mkdir -p $(@D)
+	$(call say,CXX,$@)$(MPICXX) $(EMULATED_FLAGS) -MMD -MP -c -o $@ $<
+
 # $(call test_rule,KIND OF PROGRAM,ITS SOURCES' FOLDER,LIBRARIES)
 define test_rule
 $(BUILD)/$(1)/%: $(BUILD)/tests/$(2)/%.o $(3) | $(LINKED)
 	mkdir -p $$(@D)
-	$$(call say,LD,$$@)$(MPICC) $(CFLAGS) -o $$@ $$^ $(4) $(LDLIBS)
+	$$(call say,LD,$$@)$(MPICC) $(CFLAGS) -o $$@ $$^ $(4) $(LDLIBS) $(if $(findstring emulated,$(1)),-lstdc++,$(CUDA_LIBS))
 endef
-$(eval $(call test_rule,tests,unit,$(TEST_SUPPORT) $(LIBRARY),-lcmocka))
-$(eval $(call test_rule,mpi-tests,mpi,$(TEST_SUPPORT) $(LIBRARY)))
-$(eval $(call test_rule,bench,bench,$(BUILD)/libbench.a $(LIBRARY)))
+$(eval $(call test_rule,tests,unit,$(TEST_SUPPORT) $(LIBRARY) $(GPU),-lcmocka))
+$(eval $(call test_rule,mpi-tests,mpi,$(TEST_SUPPORT) $(LIBRARY) $(GPU)))
+$(eval $(call test_rule,bench,bench,$(BUILD)/libbench.a $(LIBRARY) $(GPU)))
+$(eval $(call test_rule,gpu-tests,cuda,$(TEST_SUPPORT) $(LIBRARY) $(GPU),-lcmocka))
+$(eval $(call test_rule,emulated/tests,cuda,$(TEST_SUPPORT) $(LIBRARY) $(EMULATED),-lcmocka))
 $(eval $(call test_rule,fuzz,fuzz,$(BUILD)/libreaders.a,-fsanitize=fuzzer))
 
+-include $(wildcard $(BUILD)/kernels/*.cuda.d $(BUILD)/emulated/kernels/*.d $(BUILD)/emulated/tests/emulator/*.d)
 -include $(OBJECTS:.o=.d) $(BUILD)/src/app/main.d $(TEST_SOURCES:%.c=$(BUILD)/%.d)
 .SECONDARY:
 
@@ -203,10 +268,13 @@ test:
 	$(MAKE) $(PARALLEL) test-programs
 	$(MAKE) run-tests
 
-test-programs: $(PROGRAM) $(UNIT_TESTS) $(MPI_TESTS)
+test-programs: $(PROGRAM) $(UNIT_TESTS) $(MPI_TESTS) $(EMULATED_TESTS)
 
 run-tests:
-	$(PROVE) tests/lint.sh tests/layers.sh $(UNIT_TESTS) tests/mpi/run.sh $(PROGRAM_TESTS)
+	$(PROVE) tests/lint.sh tests/layers.sh $(UNIT_TESTS) $(EMULATED_TESTS) tests/mpi/run.sh $(PROGRAM_TESTS)
+
+emulated: $(EMULATED_TESTS)
+	$(PROVE) $(EMULATED_TESTS)
 
 unit: $(UNIT_TESTS)
 	$(PROVE) $(UNIT_TESTS)
@@ -225,10 +293,10 @@ lint:
 	$(PROVE) tests/lint.sh tests/layers.sh
 
 format:
-	git ls-files '*.[ch]' | xargs clang-format -i
+	git ls-files '*.[ch]' '*.cu' '*.cuh' '*.[ch]pp' | xargs clang-format -i
 
 # Under sanitizers GCC sees truncations that cannot be.
-SANITIZED := BUILD=build-asan OPT=-O1 LINKED=build-asan/tests/sanitizers.o \
+SANITIZED := BUILD=build-asan CUDA=0 OPT=-O1 LINKED=build-asan/tests/sanitizers.o \
              EXTRA='-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -rdynamic \
                     -Wno-format-truncation' \
              KERNEL_FLAGS='$(KERNEL_FLAGS) -O2'  # golden values have little room for another rounding
@@ -241,7 +309,7 @@ run-sanitized:
 	$(PROVE) $(UNIT_TESTS) tests/mpi/run.sh $(PROGRAM_TESTS)
 
 FUZZ_SECONDS ?= 60
-FUZZED := BUILD=build-fuzz CC=clang OPT=-O1 EXTRA='-fno-openmp -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all'
+FUZZED := BUILD=build-fuzz CUDA=0 CC=clang OPT=-O1 EXTRA='-fno-openmp -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all'
 fuzz:
 	$(MAKE) deps NEEDS='$(BUILD_NEEDS) clang:clang' APT_OPTIONS=  # clang only recommends its run-time libraries
 	$(MAKE) $(PARALLEL) $(FUZZED) run-fuzzers

@@ -16,7 +16,7 @@ fi
 
 # Other versions of clang-format have other opinions.
 if clang-format --version 2>/dev/null | grep -q 'version 14\.'; then
-    report 'clang-format changes nothing' "$(sources '*.c' '*.h' | xargs clang-format --dry-run -Werror 2>&1)"
+    report 'clang-format changes nothing' "$(sources '*.c' '*.h' '*.cu' '*.cuh' '*.cpp' '*.hpp' | xargs clang-format --dry-run -Werror 2>&1)"
 else
     skip 'clang-format changes nothing' 'needs clang-format 14'
 fi
@@ -36,6 +36,6 @@ else
     skip 'shellcheck finds nothing' 'shellcheck is not installed'
 fi
 
-report 'no blanks at the ends of lines' "$(sources '*.[ch]' '*.sh' '*.py' '*.ini' '*.md' Makefile .ci/run |
+report 'no blanks at the ends of lines' "$(sources '*.[ch]' '*.cu' '*.cuh' '*.[ch]pp' '*.sh' '*.py' '*.ini' '*.md' Makefile .ci/run |
     xargs grep -n '[[:blank:]]$')"
 plan
