@@ -2,7 +2,7 @@
  * nvcc and, for the emulated device of the tests, by a C++ compiler (tests/emulator/device.h, forced in front).
  *
  * Rules for kernels: shared memory only through SHARED_ARRAY and DYN_SHARED; launches only through `launch`; warp
- * primitives only the _sync ones; no double except where a comment says why. */
+ * primitives only the _sync ones; loops unrolled by UNROLL; no double except where a comment says why. */
 #ifndef DCK_LAUNCH_CUH
 #define DCK_LAUNCH_CUH
 
@@ -12,6 +12,7 @@
 #include <cuda_runtime.h>
 
 #ifdef __CUDACC__
+#define UNROLL _Pragma("unroll")
 #define SHARED_ARRAY(T, name, n) __shared__ T name[n]
 #define DYN_SHARED(T, name)                                                                                            \
     extern __shared__ __align__(16) unsigned char name##_raw[];                                                        \
@@ -24,6 +25,8 @@ static inline cudaError_t launch(void (*kernel)(P...), dim3 grid, dim3 block, si
     kernel<<<grid, block, shared_bytes, stream>>>(static_cast<P>(arguments)...);
     return cudaGetLastError();
 }
+#else
+#define UNROLL
 #endif
 
 /* Four neighbouring images of one element of a tensor, in float: the body of most kernels. T: float, __nv_bfloat16. */
