@@ -12,7 +12,7 @@
 #include <cuda_runtime.h>
 
 #ifdef __CUDACC__
-#define UNROLL _Pragma("unroll")
+#define UNROLL                   _Pragma("unroll")
 #define SHARED_ARRAY(T, name, n) __shared__ T name[n]
 #define DYN_SHARED(T, name)                                                                                            \
     extern __shared__ __align__(16) unsigned char name##_raw[];                                                        \
