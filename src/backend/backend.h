@@ -127,12 +127,23 @@ typedef struct dc_backend_interface {
     dc_status (*adam)(dc_backend *, int n_segments, const dc_segment *segments, const dc_adam *adam);
     /* host result: the sum of squares of all gradients, accumulated in double in a fixed order */
     dc_status (*grad_norm_squared)(dc_backend *, int n_segments, const dc_segment *segments, double *sum);
+    /* Optional: the stream (a cudaStream_t) on which all of this is only enqueued, so that others can put their own
+     * work before and after it. NULL: memory is the host's, and what has returned is done. */
+    void *(*stream)(dc_backend *);
 } dc_backend_interface;
+
+/* Looks after what others have put on the device, on which the backend's own work may wait (sums over ranks). */
+typedef struct dc_watch {
+    dc_status (*check)(void *context, double waited_s);
+    void *context;
+} dc_watch;
 
 struct dc_backend {
     const dc_backend_interface *call;
     dc_plan_layout layout;
     char description[96]; /* one line for logs: "cpu avx2, 2 threads" */
+    dc_watch watch;       /* called again and again while the host waits for the stream (in sync, copy_out, ...), with
+                             the length of this wait so far; an error ends the wait. check NULL: nobody watches */
     /* implementation's data follows */
 };
 
