@@ -1,10 +1,18 @@
-/* Philox4x32-10 keyed as base/rng.h does (which the kernels may not include; a test holds the two equal). */
+/* Philox4x32-10 keyed as base/rng.h does (which the kernels may not include; a test holds the two equal), for the CPU
+ * and the GPU. */
 #ifndef DCK_PHILOX_H
 #define DCK_PHILOX_H
 
 #include <stdint.h>
 
-static inline void dck_philox(uint64_t seed, uint64_t stream, uint32_t step, uint64_t element, uint32_t out[4])
+#ifdef __CUDACC__
+#define DCK_EVERYWHERE __host__ __device__
+#else
+#define DCK_EVERYWHERE
+#endif
+
+DCK_EVERYWHERE static inline void dck_philox(uint64_t seed, uint64_t stream, uint32_t step, uint64_t element,
+                                             uint32_t out[4])
 {
     uint64_t k = seed + 0x9e3779b97f4a7c15u * (stream + 1);
     k = (k ^ (k >> 30)) * 0xbf58476d1ce4e5b9u;
@@ -26,7 +34,7 @@ static inline void dck_philox(uint64_t seed, uint64_t stream, uint32_t step, uin
 }
 
 /* Uniform in [0, 1), 24 bits. */
-static inline float dck_philox_unit(uint32_t word)
+DCK_EVERYWHERE static inline float dck_philox_unit(uint32_t word)
 {
     return (float)(word >> 8) * 0x1p-24f;
 }
