@@ -120,7 +120,7 @@ cudaError_t dck_cuda_dropout(const dck_queue *queue, dck_view x, dck_view y, boo
 cudaError_t dck_cuda_softmax_forward(const dck_queue *queue, const float *alpha, float *p, int rows, int columns);
 cudaError_t dck_cuda_softmax_backward(const dck_queue *queue, const float *p, const float *dp, float *dalpha, int rows,
                                       int columns);
-/* result[4] as cross_entropy_forward of kernels.h; saved: probabilities, float [16 * blocks][classes]; scratch of
+/* result[4] as cross_entropy_forward of kernels.h; saved: probabilities, float [blocks][classes][16]; scratch of
  * 4 * 16 * blocks floats. */
 cudaError_t dck_cuda_cross_entropy_forward(const dck_queue *queue, dck_view logits, const int32_t *labels,
                                            float smoothing, int n, float *saved, float *result, void *scratch);
@@ -149,8 +149,8 @@ cudaError_t dck_cuda_sgd(const dck_queue *queue, int n_runs, const dck_run *runs
                          float momentum, float weight_decay, bool nesterov, const float *scale);
 cudaError_t dck_cuda_adam(const dck_queue *queue, int n_runs, const dck_run *runs, size_t total, float learning_rate,
                           float beta1, float beta2, float epsilon, float weight_decay, uint32_t step);
-/* *sum = sum of squares of all gradients, in double; *scale = min(1, clip / sqrt(*sum)) (clip 0: 1), NaN when *sum is
- * not finite. scratch: dck_cuda_sum_squares_scratch_bytes(). */
+/* *sum = sum of squares of all gradients, in double; *scale = 1, but clip / (sqrt(*sum) + 1e-6) where sqrt(*sum) > clip
+ * > 0, and NaN when *sum is not finite. scratch: dck_cuda_sum_squares_scratch_bytes(). */
 size_t dck_cuda_sum_squares_scratch_bytes(void);
 cudaError_t dck_cuda_sum_squares(const dck_queue *queue, int n_runs, const dck_run *runs, size_t total, float clip,
                                  double *sum, float *scale, void *scratch);
