@@ -161,6 +161,11 @@ cudaError_t dck_cuda_from_nchw(const dck_queue *queue, const float *nchw, int n,
 cudaError_t dck_cuda_to_nchw(const dck_queue *queue, dck_view x, int n, float *nchw);
 cudaError_t dck_cuda_cast(const dck_queue *queue, const float *x, void *y, size_t count); /* to queue->type */
 
+/* ---- widen.cu ---- */
+
+/* y = x, which is bfloat16 whatever queue->type; both 16-byte aligned. */
+cudaError_t dck_cuda_widen(const dck_queue *queue, const void *x, float *y, size_t count);
+
 /* ---- augment.cu: from stored bytes to a batch, as dc_augment_assemble in src/data/augment.h ---- */
 
 typedef struct dck_augment_draw { /* what happens to one image */
