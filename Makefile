@@ -109,11 +109,10 @@ ISA_FLAGS_avx512   := -march=x86-64-v4 -mprefer-vector-width=512 -DDCK_ISA=avx51
 ISA_FLAGS_avx2     := -march=x86-64-v3 -DDCK_ISA=avx2 -DDCK_VECTOR=8
 ISA_FLAGS_portable := -DDCK_ISA=portable -DDCK_VECTOR=4
 
-# What is for GPUs alone is left out where CUDA lacks: the CUDA backend, NCCL (for which without_nccl.c stands in),
-# kernels/*.cu.
+# What is for GPUs alone is left out where CUDA lacks: the CUDA backend, NCCL, kernels/*.cu.
 KERNELS     := $(filter-out kernels/dispatch.c,$(wildcard kernels/*.c))
 GPU_SOURCES := $(wildcard src/backend/cuda/*.c src/comm/nccl*.c)
-SOURCES     := $(filter-out src/app/main.c $(if $(CUDA_LACKS),$(GPU_SOURCES),src/comm/without_nccl.c),$(wildcard src/*/*.c src/*/*/*.c)) \
+SOURCES     := $(filter-out src/app/main.c $(if $(CUDA_LACKS),$(GPU_SOURCES)),$(wildcard src/*/*.c src/*/*/*.c)) \
                kernels/dispatch.c
 OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(foreach isa,$(ISAS),$(KERNELS:%.c=$(BUILD)/%.$(isa).o))
 LIBRARY := $(BUILD)/libdcanas.a
@@ -133,8 +132,10 @@ UNIT_TESTS   := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(filter tests/unit/t
 MPI_TESTS    := $(patsubst tests/mpi/%.c,$(BUILD)/mpi-tests/%,$(filter tests/mpi/test_%,$(TEST_SOURCES)))
 BENCHES      := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(filter tests/bench/bench_%,$(TEST_SOURCES)))
 # tests/cuda/ is about the GPU's code; the others named here are about every device that there is.
-EMULATED_TESTS := $(if $(EMULATED),$(patsubst %,$(BUILD)/emulated/tests/%,\
-                      $(patsubst tests/cuda/%.c,%,$(filter tests/cuda/test_%,$(TEST_SOURCES)))))
+# Not emulated: cuDNN itself plans, without a GPU.
+PLAN_TESTS     := $(if $(GPU),$(BUILD)/gpu-tests/test_cudnn_plans)
+EMULATED_TESTS := $(if $(EMULATED),$(patsubst %,$(BUILD)/emulated/tests/%,$(filter-out $(notdir $(PLAN_TESTS)),\
+                      $(patsubst tests/cuda/%.c,%,$(filter tests/cuda/test_%,$(TEST_SOURCES))))))
 FUZZERS      := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(filter tests/fuzz/%,$(TEST_SOURCES)))
 
 ifeq ($(V),1)
@@ -269,10 +270,10 @@ test:
 	$(MAKE) $(PARALLEL) test-programs
 	$(MAKE) run-tests
 
-test-programs: $(PROGRAM) $(UNIT_TESTS) $(MPI_TESTS) $(EMULATED_TESTS)
+test-programs: $(PROGRAM) $(UNIT_TESTS) $(MPI_TESTS) $(EMULATED_TESTS) $(PLAN_TESTS)
 
 run-tests:
-	$(PROVE) tests/lint.sh tests/layers.sh $(UNIT_TESTS) $(EMULATED_TESTS) tests/mpi/run.sh $(PROGRAM_TESTS)
+	$(PROVE) tests/lint.sh tests/layers.sh $(UNIT_TESTS) $(EMULATED_TESTS) $(PLAN_TESTS) tests/mpi/run.sh $(PROGRAM_TESTS)
 
 emulated: $(EMULATED_TESTS)
 	$(PROVE) $(EMULATED_TESTS)

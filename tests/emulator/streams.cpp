@@ -267,12 +267,10 @@ void run_work(const work &task)
     if (!task.run)
         return;
     executing = true;
-    if (task.host) {
-        check_canaries(task.what.c_str(), false);
+    if (task.host)
         close_memory();
-    } else {
+    else
         open_memory();
-    }
     task.run();
     if (!task.host)
         check_canaries(task.what.c_str(), true);
