@@ -109,10 +109,11 @@ ISA_FLAGS_avx512   := -march=x86-64-v4 -mprefer-vector-width=512 -DDCK_ISA=avx51
 ISA_FLAGS_avx2     := -march=x86-64-v3 -DDCK_ISA=avx2 -DDCK_VECTOR=8
 ISA_FLAGS_portable := -DDCK_ISA=portable -DDCK_VECTOR=4
 
-# What is for GPUs alone is left out where CUDA lacks: the CUDA backend, NCCL, kernels/*.cu.
+# What is for GPUs alone is left out where CUDA lacks: the CUDA backend, NCCL (for which without_nccl.c stands in),
+# kernels/*.cu.
 KERNELS     := $(filter-out kernels/dispatch.c,$(wildcard kernels/*.c))
 GPU_SOURCES := $(wildcard src/backend/cuda/*.c src/comm/nccl*.c)
-SOURCES     := $(filter-out src/app/main.c $(if $(CUDA_LACKS),$(GPU_SOURCES)),$(wildcard src/*/*.c src/*/*/*.c)) \
+SOURCES     := $(filter-out src/app/main.c $(if $(CUDA_LACKS),$(GPU_SOURCES),src/comm/without_nccl.c),$(wildcard src/*/*.c src/*/*/*.c)) \
                kernels/dispatch.c
 OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(foreach isa,$(ISAS),$(KERNELS:%.c=$(BUILD)/%.$(isa).o))
 LIBRARY := $(BUILD)/libdcanas.a

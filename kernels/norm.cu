@@ -51,7 +51,7 @@ static __device__ inline void load_chunk(dck_elements<T> x, channel_extent e, dc
     for (int k = 0; k < DEPTH; k++) {
         const unsigned pixel = first + (unsigned)k * (THREADS / PIXEL_FOURS), block = pixel / e.plane;
         const bool last = pixel >= e.pixels - e.plane;
-        present[k] = pixel >= e.pixels ? 0 : (int)(last ? e.last_lanes : DCK_LANES) - (int)lane;
+        present[k] = pixel >= e.pixels ? 0 : (int)(last ? e.last_lanes : (unsigned)DCK_LANES) - (int)lane;
         v[k] = {{0, 0, 0, 0}};
         if (present[k] > 0)
             v[k] = load_four(channel + block * x.stride + (size_t)(pixel - block * e.plane) * DCK_LANES);

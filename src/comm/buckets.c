@@ -1,5 +1,7 @@
 #include "comm/buckets.h"
 
+#include "comm/transport.h"
+
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +13,7 @@ typedef struct bucket {
 } bucket;
 
 struct dc_buckets {
-    dc_comm comm;
+    dc_transport *transport; /* NULL: one rank, for which all of this does nothing */
     float *grads;
     int n_params;
     dc_bucket_param *params;
@@ -21,7 +23,6 @@ struct dc_buckets {
     int n_buckets;
     bucket *buckets; /* from the end of the buffer to its start: the order of completion */
     int n_started;   /* buckets whose turn is over: started, or without expected parameters */
-    MPI_Request *requests;
 };
 
 static size_t param_end(const dc_bucket_param *param)
@@ -63,15 +64,12 @@ static dc_status fill(dc_buckets *b, int n, const dc_bucket_param *params, size_
     b->expected = dc_alloc_zeroed(count * sizeof *b->expected);
     b->zero = dc_alloc_zeroed(count * sizeof *b->zero);
     b->buckets = dc_alloc(count * sizeof *b->buckets);
-    b->requests = dc_alloc(count * sizeof(MPI_Request));
-    if (!b->params || !b->bucket_of || !b->expected || !b->zero || !b->buckets || !b->requests)
+    if (!b->params || !b->bucket_of || !b->expected || !b->zero || !b->buckets)
         return DC_ERR_MEMORY;
     if (n > 0)
         memcpy(b->params, params, count * sizeof *params);
     DC_TRY(check(b));
     cut(b, bucket_bytes < INT_MAX ? bucket_bytes : INT_MAX);
-    for (int i = 0; i < b->n_buckets; i++)
-        b->requests[i] = MPI_REQUEST_NULL;
     return DC_OK;
 }
 
@@ -80,18 +78,18 @@ static dc_status create(const dc_comm *comm, float *grads, int n, const dc_bucke
 {
     if (!b)
         return DC_ERR_MEMORY;
-    b->comm = dc_comm_self();
     b->grads = grads;
     return comm->size > 1 ? fill(b, n, params, bucket_bytes) : DC_OK;
 }
 
-dc_status dc_buckets_create(const dc_comm *comm, float *grads, int n, const dc_bucket_param *params,
+dc_status dc_buckets_create(const dc_comm *comm, void *stream, float *grads, int n, const dc_bucket_param *params,
                             size_t bucket_bytes, dc_buckets **buckets)
 {
     dc_buckets *b = dc_alloc_zeroed(sizeof *b);
     dc_status status = dc_comm_agree(comm, create(comm, grads, n, params, bucket_bytes, b));
     if (status == DC_OK && comm->size > 1)
-        status = dc_comm_duplicate(comm, &b->comm);
+        status = stream ? dc_nccl_transport_create(comm, stream, &b->transport)
+                        : dc_mpi_transport_create(comm, b->n_buckets, &b->transport);
     if (status != DC_OK) {
         dc_buckets_destroy(b);
         b = NULL;
@@ -104,13 +102,13 @@ void dc_buckets_destroy(dc_buckets *b)
 {
     if (!b)
         return;
-    dc_comm_clear(&b->comm);
+    if (b->transport)
+        b->transport->call->destroy(b->transport);
     free(b->params);
     free(b->bucket_of);
     free(b->expected);
     free(b->zero);
     free(b->buckets);
-    free(b->requests);
     free(b);
 }
 
@@ -124,11 +122,9 @@ static dc_status start(dc_buckets *b, int index)
         last--;
     for (int i = first; i < last; i++)
         if (b->zero[i])
-            memset(b->grads + b->params[i].offset, 0, b->params[i].count * sizeof(float));
-    float *data = b->grads + b->params[first].offset;
-    int count = (int)(param_end(&b->params[last]) - b->params[first].offset);
-    DC_MPI(MPI_Iallreduce(MPI_IN_PLACE, data, count, MPI_FLOAT, MPI_SUM, b->comm.mpi, &b->requests[index]));
-    return DC_OK;
+            DC_TRY(b->transport->call->zero(b->transport, b->grads + b->params[i].offset, b->params[i].count));
+    const size_t from = b->params[first].offset, to = param_end(&b->params[last]);
+    return b->transport->call->start(b->transport, b->grads + from, to - from);
 }
 
 /* Starts what is complete, strictly in order, so that all ranks post the same sequence. */
@@ -144,7 +140,7 @@ static dc_status advance(dc_buckets *b)
 
 dc_status dc_buckets_begin(dc_buckets *b, const bool *expected)
 {
-    if (b->comm.size == 1)
+    if (!b->transport)
         return DC_OK;
     for (int i = 0; i < b->n_buckets; i++)
         b->buckets[i].n_expected = 0;
@@ -161,21 +157,19 @@ dc_status dc_buckets_begin(dc_buckets *b, const bool *expected)
 
 dc_status dc_buckets_done(dc_buckets *b, int index)
 {
-    if (b->comm.size == 1)
+    if (!b->transport)
         return DC_OK;
     if (index < 0 || index >= b->n_params || !b->expected[index])
         return dc_fail(DC_ERR_INTERNAL, "gradient buckets: parameter %d is done twice or not expected", index);
     b->expected[index] = false;
     b->buckets[b->bucket_of[index]].n_left--;
-    int flag;
-    /* MPI moves data only while it is called. */
-    DC_MPI(MPI_Testall(b->n_started, b->requests, &flag, MPI_STATUSES_IGNORE));
+    DC_TRY(b->transport->call->progress(b->transport));
     return advance(b);
 }
 
 dc_status dc_buckets_finish(dc_buckets *b)
 {
-    if (b->comm.size == 1)
+    if (!b->transport)
         return DC_OK;
     DC_TRY(advance(b));
     if (b->n_started < b->n_buckets) {
@@ -186,6 +180,11 @@ dc_status dc_buckets_finish(dc_buckets *b)
         return dc_fail(DC_ERR_INTERNAL, "gradient buckets: parameter %d of %d was expected and did not complete",
                        missing, b->n_params);
     }
-    DC_MPI(MPI_Waitall(b->n_buckets, b->requests, MPI_STATUSES_IGNORE));
-    return DC_OK;
+    return b->transport->call->finish(b->transport);
+}
+
+dc_status dc_buckets_check(void *buckets, double waited_s)
+{
+    dc_buckets *b = buckets;
+    return b->transport ? b->transport->call->check(b->transport, waited_s) : DC_OK;
 }

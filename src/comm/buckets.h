@@ -4,7 +4,10 @@
  * cut once, from the end, into buckets of about bucket_bytes (1-4 MB: large enough for bandwidth, small enough to start
  * early); a bucket's all-reduce starts when its last parameter is done and goes on during the rest of backward. Buckets
  * start in one fixed order, so the sums have the same bits on every rank and in every run with as many ranks, whatever
- * the order of completion. */
+ * the order of completion.
+ *
+ * The gradients are the host's, summed by MPI, or a GPU's, summed by NCCL: then completion means what the caller has
+ * put on its stream until now, sums run on a stream of their own, and neither side waits on the host (transport.h). */
 #ifndef DC_COMM_BUCKETS_H
 #define DC_COMM_BUCKETS_H
 
@@ -19,10 +22,11 @@ typedef struct dc_bucket_param {
 
 enum { DC_BUCKET_BYTES = 2 << 20 };
 
-/* grads: host memory of the caller, which outlives this; params: n of them, copied, in ascending order of offset
- * without overlap, equal on every rank. Collective; the communicator is duplicated, so that other collectives may be
- * used during a step. dc_buckets_destroy is collective too, outside of a step; NULL is legal. */
-dc_status dc_buckets_create(const dc_comm *comm, float *grads, int n, const dc_bucket_param *params,
+/* stream: NULL for host memory, else the cudaStream_t on which the gradients are computed and used. grads: the
+ * caller's, outlives this; params: n of them, copied, in ascending order of offset without overlap, equal on every
+ * rank. Collective; the communicator is duplicated, so that other collectives may be used during a step.
+ * dc_buckets_destroy is collective too, outside of a step; NULL is legal. */
+dc_status dc_buckets_create(const dc_comm *comm, void *stream, float *grads, int n, const dc_bucket_param *params,
                             size_t bucket_bytes, dc_buckets **buckets);
 void dc_buckets_destroy(dc_buckets *buckets);
 
@@ -35,8 +39,12 @@ dc_status dc_buckets_begin(dc_buckets *buckets, const bool *expected);
  * to the reduction from now on and may not be touched before dc_buckets_finish. */
 dc_status dc_buckets_done(dc_buckets *buckets, int index);
 
-/* After backward: waits for the rest. grads then hold the SUM over ranks (the mean is the optimizer's grad_scale). It
- * is an error when an expected parameter did not complete. */
+/* After backward: waits for the rest (the stream does). grads then hold the SUM over ranks (the mean is the optimizer's
+ * grad_scale). It is an error when an expected parameter did not complete. */
 dc_status dc_buckets_finish(dc_buckets *buckets);
+
+/* A dc_watch of backend/backend.h, whose context is the buckets: DC_ERR_COMM when their sums have failed or are waited
+ * for too long, since another rank has ended. */
+dc_status dc_buckets_check(void *buckets, double waited_s);
 
 #endif

@@ -1,5 +1,7 @@
 #include "train/reducer.h"
 
+#include "base/hash.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,6 +14,52 @@ static dc_status collect(dc_reducer *r, dc_bucket_param *ranges)
         if (weight)
             ranges[r->n++] = (dc_bucket_param){item->offset, item->param.count};
     }
+    return DC_OK;
+}
+
+/* Running statistics are each rank's own. */
+static dc_status hash_values(const dc_params *params, uint64_t *hash)
+{
+    dc_hash state;
+    dc_hash_init(&state);
+    for (int i = 0; i < params->n; i++) {
+        const dc_param *param = &params->items[i].param;
+        if (param->role == DC_ROLE_STATE)
+            continue;
+        float *host = dc_alloc(param->count * sizeof *host);
+        dc_status status = host ? dc_params_read(params, i, host) : DC_ERR_MEMORY;
+        if (status == DC_OK)
+            dc_hash_bytes(&state, host, param->count * sizeof *host);
+        free(host);
+        DC_TRY(status);
+    }
+    *hash = dc_hash_end(&state);
+    return DC_OK;
+}
+
+static dc_status check_equal(const dc_comm *comm, const dc_params *params)
+{
+    uint64_t hash = 0;
+    if (comm->size == 1)
+        return DC_OK;
+    DC_TRY_ALL(comm, hash_values(params, &hash));
+    const int64_t half = (int64_t)(hash >> 1);
+    int64_t range[] = {half, -half};
+    DC_TRY(dc_comm_max_int64(comm, range, 2));
+    if (range[0] != -range[1])
+        return dc_fail(DC_ERR_INPUT,
+                       "the ranks of one training start from different weights: all nodes must run the "
+                       "same program with the same libraries, and share the output folder ([run] output)");
+    return DC_OK;
+}
+
+static dc_status create_buckets(dc_reducer *r, const dc_bucket_param *ranges)
+{
+    dc_backend *backend = r->params->backend;
+    DC_TRY(check_equal(r->comm, r->params));
+    void *stream = backend->call->stream ? backend->call->stream(backend) : NULL;
+    DC_TRY(dc_buckets_create(r->comm, stream, r->params->grads, r->n, ranges, DC_BUCKET_BYTES, &r->buckets));
+    backend->watch = (dc_watch){dc_buckets_check, r->buckets};
     return DC_OK;
 }
 
@@ -30,7 +78,7 @@ dc_status dc_reducer_create(const dc_comm *comm, const dc_params *params, dc_red
     }
     status = dc_comm_agree(comm, status);
     if (status == DC_OK)
-        status = dc_buckets_create(comm, params->grads, r->n, ranges, DC_BUCKET_BYTES, &r->buckets);
+        status = create_buckets(r, ranges);
     free(ranges);
     if (status != DC_OK) {
         dc_reducer_destroy(r);
@@ -44,6 +92,8 @@ void dc_reducer_destroy(dc_reducer *r)
 {
     if (!r)
         return;
+    if (r->buckets && r->params->backend->watch.context == r->buckets)
+        r->params->backend->watch = (dc_watch){0};
     dc_buckets_destroy(r->buckets);
     free(r->bucket_of);
     free(r->expected);

@@ -15,7 +15,10 @@ typedef struct dc_reducer {
     int n;
 } dc_reducer;
 
-/* For an allocated store, equal on every rank. Collective, and so is dc_reducer_destroy, which is legal on NULL. */
+/* For an allocated store, equal on every rank. Nothing is broadcast: every rank draws the same weights from its own
+ * counters, or loads the same checkpoint. DC_ERR_INPUT on every rank where the values of weights or alpha are not the
+ * same after all. While it lives, the backend's watch looks after the sums. Collective, and so is dc_reducer_destroy,
+ * which is legal on NULL. */
 dc_status dc_reducer_create(const dc_comm *comm, const dc_params *params, dc_reducer **reducer);
 void dc_reducer_destroy(dc_reducer *reducer);
 

@@ -52,14 +52,16 @@ int current_device();
 /* Whether bytes from p on lie in one live allocation. */
 bool is_device_memory(const void *p, size_t bytes);
 bool is_pinned_memory(const void *p, size_t bytes);
-/* Ends the program, naming call and operand, where it is not. */
+/* Ends the program, naming call and operand, where it is not. In the work of a stream also opens it: device memory that
+ * is touched opens itself, but what is handed to a system call (or to MPI) has to be open before. */
 void require_device_memory(const void *p, size_t bytes, const char *call, const char *operand);
 /* Whether p points into what only a device can have, live or freed. */
 bool is_device_address(const void *p);
 
-void open_memory();  /* for device code */
-void close_memory(); /* while host code runs */
-/* Ends the program where something was written beside an allocation; near: only the closest bytes are looked at. */
+void open_memory();  /* device code begins */
+void close_memory(); /* host code goes on */
+/* Ends the program where something was written beside an allocation that is open; near: only the closest bytes are
+ * looked at. */
 void check_canaries(const char *what, bool near);
 
 /* ---- streams ---- */

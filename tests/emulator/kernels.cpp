@@ -60,7 +60,7 @@ int order[MAX_THREADS];
 thread_state state[MAX_THREADS];
 waiting at[MAX_THREADS];
 unsigned arrived[MAX_THREADS / WARP]; /* lanes that are IN_WARP */
-int next_thread, self;
+int next_thread, last_thread, self;   /* begun next, of those that may begin by now; the current one */
 
 fiber::place scheduler;
 std::vector<char *> stacks;
@@ -110,13 +110,15 @@ int take_stack()
 /* Runs on a fiber's stack: threads that have not begun, until one waits; that one's end comes back here too. */
 void worker()
 {
-    while (next_thread < threads) {
+    while (next_thread < last_thread) {
         become(order[next_thread++]);
         running->thread();
         state[self] = DONE;
     }
     free_stacks.push_back(stack_in_use);
-    fiber::leave(&scheduler);
+    fiber::place nowhere;
+    fiber::change(&nowhere, &scheduler);
+    __builtin_unreachable();
 }
 
 void wait_as(thread_state why, site where)
@@ -177,8 +179,8 @@ void finish_warp(int i)
     arrived[i / WARP] &= ~mask;
 }
 
-/* Nobody can go on: whether that was a barrier that all have reached, which is open then. */
-bool open_barrier()
+/* Nobody can go on: all have reached the same barrier, which is open then, or never will. */
+void open_barrier()
 {
     int done = 0, waiter = -1;
     for (int i = 0; i < threads; i++) {
@@ -192,17 +194,18 @@ bool open_barrier()
             die("%s:%d: divergent barrier: %s waits there, %s at line %d", at[waiter].at.file, at[waiter].at.line,
                 thread_name(waiter).c_str(), thread_name(i).c_str(), at[i].at.line);
     }
-    if (waiter >= 0 && done > 0)
+    if (done > 0)
         die("%s:%d: divergent barrier: %d of %d threads of the block have exited", at[waiter].at.file,
             at[waiter].at.line, done, threads);
     std::fill_n(state, threads, READY);
-    return waiter >= 0;
 }
 
+/* Tops of stacks that are a power of two apart would share few lines of the caches. */
 void start_thread()
 {
     stack_in_use = take_stack();
-    fiber::start(&scheduler, stacks[(size_t)stack_in_use] + STACK_BYTES, worker);
+    const size_t stack = (size_t)stack_in_use, shift = stack * 7 % 64 * 64 + stack / 64 % 8 * 4096;
+    fiber::start(&scheduler, stacks[stack] + STACK_BYTES - shift, worker);
 }
 
 void check_shared()
@@ -214,6 +217,28 @@ void check_shared()
                     where.line);
         }
     }
+}
+
+/* Lets those of order[first ... end - 1] go on until none of them can; false: none could. One warp after another,
+ * rather than all threads in turn, is kinder to caches, and as good an order as any. */
+bool run_group(int first, int end)
+{
+    bool any = false, again;
+    for (last_thread = end; next_thread < end; any = true)
+        start_thread();
+    do {
+        again = false;
+        for (int k = first; k < end; k++) {
+            const int i = order[k];
+            if (state[i] != READY)
+                continue;
+            again = true;
+            stack_in_use = at[i].stack;
+            fiber::change(&scheduler, &at[i].place);
+        }
+        any = any || again;
+    } while (again);
+    return any;
 }
 
 void run_block(uint3 block, order_kind kind)
@@ -230,20 +255,14 @@ void run_block(uint3 block, order_kind kind)
             std::swap(order[i], order[random_number((unsigned)i + 1)]);
     }
     memset(state, NEW, (size_t)threads);
-    for (next_thread = 0; next_thread < threads;)
-        start_thread();
+    const int group = kind == RANDOM ? threads : WARP;
     bool waits;
+    next_thread = 0;
     do {
         bool any = false;
-        for (int k = 0; k < threads; k++) {
-            const int i = order[k];
-            if (state[i] != READY)
-                continue;
-            any = true;
-            stack_in_use = at[i].stack;
-            fiber::change(&scheduler, &at[i].place);
-        }
-        waits = any || std::any_of(state, state + threads, [](thread_state s) { return s != DONE; });
+        for (int first = 0; first < threads; first += group)
+            any = run_group(first, std::min(first + group, threads)) || any;
+        waits = std::any_of(state, state + threads, [](thread_state s) { return s != DONE; });
         if (!any && waits)
             open_barrier();
     } while (waits);

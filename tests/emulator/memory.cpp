@@ -1,13 +1,13 @@
 /* Device and pinned memory.
  *
- * A device's addresses are one long mapping of an empty file, in which any access is a fault (SIGBUS). Allocations are
- * anonymous memory mapped over it, never twice at the same place, and unmapped by mapping the file again: what lies
- * between them, and what is freed, stays out of reach also while one mprotect over everything opens the device. An
- * allocation ends at a page's end (but for what rounds its size up to 256 bytes); the rest of its first page and that
- * rounding hold canaries. */
+ * A device has a long range of addresses that nobody can touch. Allocations are mapped into it, never twice at the same
+ * place, and out of reach as well; where device code runs into one, the fault's handler opens it, until device code has
+ * ended. So opening costs by what is used, and only what is open can have been damaged. An allocation ends at a page's
+ * end (but for what rounds its size up to 256 bytes); the rest of its first page and that rounding hold canaries. */
 #include "emulator.hpp"
 
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +17,7 @@
 
 #include <algorithm>
 #include <map>
+#include <vector>
 
 namespace emulator
 {
@@ -31,7 +32,7 @@ struct allocation {
     size_t bytes;
     char *pages; /* the first of them */
     size_t page_bytes;
-    bool live;
+    bool live, open;
 };
 
 struct arena {
@@ -47,7 +48,9 @@ struct pinned {
 
 arena arenas[DEVICES];
 std::map<char *, pinned> pinned_blocks;
-bool opened;
+bool device_code; /* runs now, on that thread */
+pthread_t device_thread;
+std::vector<std::pair<char *const, allocation> *> open_now;
 const size_t page = (size_t)sysconf(_SC_PAGESIZE);
 
 size_t round_up(size_t n, size_t to)
@@ -81,25 +84,11 @@ const char *damage(const char *from, const char *to)
     return nullptr;
 }
 
-int empty_file()
-{
-    static const int file = memfd_create("emulated-device", MFD_CLOEXEC);
-    if (file < 0)
-        die("memfd_create: %s", strerror(errno));
-    return file;
-}
-
-void *map_nothing(arena *a, char *at, size_t bytes)
-{
-    return mmap(at, bytes, opened ? PROT_READ | PROT_WRITE : PROT_NONE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE,
-                empty_file(), (off_t)(at - a->base));
-}
-
 arena *arena_of(int device)
 {
     arena *a = &arenas[device];
     for (size_t size = (size_t)1 << 42; a->base == nullptr; size /= 2) {
-        void *base = mmap(nullptr, size, PROT_NONE, MAP_SHARED | MAP_NORESERVE, empty_file(), 0);
+        void *base = mmap(nullptr, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (base != MAP_FAILED)
             *a = {(char *)base, size, page, 0, {}};
         else if (size < (size_t)1 << 32)
@@ -115,9 +104,9 @@ size_t device_bytes()
 }
 
 /* The allocation that lies around or before p. */
-const std::pair<char *const, allocation> *nearest(const void *p)
+std::pair<char *const, allocation> *nearest(const void *p)
 {
-    for (const arena &a : arenas) {
+    for (arena &a : arenas) {
         if (a.base == nullptr || (const char *)p < a.base || (const char *)p >= a.base + a.size)
             continue;
         auto it = a.allocations.upper_bound((char *)p);
@@ -128,6 +117,17 @@ const std::pair<char *const, allocation> *nearest(const void *p)
         return beyond && it != a.allocations.end() ? &*it : &*before;
     }
     return nullptr;
+}
+
+void open(std::pair<char *const, allocation> *entry)
+{
+    allocation *a = &entry->second;
+    if (a->open)
+        return;
+    if (mprotect(a->pages, a->page_bytes, PROT_READ | PROT_WRITE) != 0)
+        die("mprotect: %s", strerror(errno));
+    a->open = true;
+    open_now.push_back(entry);
 }
 
 void describe_address(const void *p, char *text, size_t bytes)
@@ -155,9 +155,16 @@ struct sigaction before_segv, before_bus;
 
 void fault(int number, siginfo_t *info, void *)
 {
+    const bool device = device_code && pthread_equal(device_thread, pthread_self());
+    auto *at = device ? nearest(info->si_addr) : nullptr;
+    if (at != nullptr && at->second.live && !at->second.open && (char *)info->si_addr >= at->second.pages &&
+        (char *)info->si_addr < at->second.pages + at->second.page_bytes) {
+        open(at);
+        return;
+    }
     char thread[256], address[256], line[640];
     const char *guard = describe_guard(info->si_addr);
-    const bool kernel = describe_thread(thread, sizeof thread) > 0;
+    const bool kernel = device && describe_thread(thread, sizeof thread) > 0;
     if (!kernel && guard == nullptr && !is_device_address(info->si_addr)) { /* not ours: it happens again, unhandled */
         sigaction(number, number == SIGSEGV ? &before_segv : &before_bus, nullptr);
         return;
@@ -168,7 +175,7 @@ void fault(int number, siginfo_t *info, void *)
         describe_address(info->si_addr, address, sizeof address);
     const int n = snprintf(line, sizeof line, "emulated device: %s touches %s\n",
                            kernel   ? thread
-                           : opened ? "device work other than a kernel"
+                           : device ? "device work other than a kernel"
                                     : "the host",
                            address);
     if (write(STDERR_FILENO, line, (size_t)n) < 0)
@@ -232,52 +239,44 @@ bool is_pinned_memory(const void *p, size_t bytes)
 
 void require_device_memory(const void *p, size_t bytes, const char *call, const char *operand)
 {
-    if (is_device_memory(p, bytes))
+    if (is_device_memory(p, bytes)) {
+        if (device_code) /* what follows may be a system call, which would fail and not fault */
+            open(nearest(p));
         return;
+    }
     char address[256];
     describe_address(p, address, sizeof address);
     die("%s: %s is not %zu bytes of device memory: it is %s", call, operand, bytes, address);
 }
 
-static void protect(int protection)
-{
-    for (const arena &a : arenas) {
-        if (a.base != nullptr && mprotect(a.base, a.used, protection) != 0)
-            die("mprotect: %s", strerror(errno));
-    }
-}
-
 void open_memory()
 {
-    if (!opened)
-        protect(PROT_READ | PROT_WRITE);
-    opened = true;
+    device_code = true;
+    device_thread = pthread_self();
 }
 
 void close_memory()
 {
-    if (opened)
-        protect(PROT_NONE);
-    opened = false;
+    for (auto *entry : open_now) {
+        entry->second.open = false;
+        if (mprotect(entry->second.pages, entry->second.page_bytes, PROT_NONE) != 0)
+            die("mprotect: %s", strerror(errno));
+    }
+    open_now.clear();
+    device_code = false;
 }
 
 void check_canaries(const char *what, bool near)
 {
-    const bool was_open = opened;
-    open_memory();
-    for (arena &a : arenas) {
-        for (auto &entry : a.allocations) {
-            if (entry.second.live)
-                check_allocation(what, entry.first, entry.second, near);
-        }
-    }
+    for (auto *entry : open_now)
+        check_allocation(what, entry->first, entry->second, near);
+    if (near)
+        return;
     for (auto &[memory, block] : pinned_blocks) {
         if (block.block != nullptr && (damage(memory - PINNED_GUARD, memory) != nullptr ||
                                        damage(memory + block.bytes, memory + block.bytes + PINNED_GUARD) != nullptr))
             die("%s: something has written beside pinned memory of %zu bytes", what, block.bytes);
     }
-    if (!was_open)
-        close_memory();
 }
 
 } // namespace emulator
@@ -314,9 +313,8 @@ cudaError_t cudaMalloc(void **memory, size_t bytes)
     fill_canary(p + bytes, pages + page_bytes);
     a->used += page_bytes + page; /* a page that nobody has after each */
     a->live_bytes += rounded;
-    a->allocations[p] = {bytes, pages, page_bytes, true};
-    if (!opened)
-        mprotect(pages, page_bytes, PROT_NONE);
+    a->allocations[p] = {bytes, pages, page_bytes, true, false};
+    mprotect(pages, page_bytes, PROT_NONE);
     *memory = p;
     return result(cudaSuccess);
 }
@@ -335,7 +333,8 @@ cudaError_t cudaFree(void *memory)
             continue;
         it->second.live = false;
         a.live_bytes -= round_up(it->second.bytes, ALIGNMENT);
-        if (map_nothing(&a, it->second.pages, it->second.page_bytes) == MAP_FAILED)
+        if (mmap(it->second.pages, it->second.page_bytes, PROT_NONE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) == MAP_FAILED)
             die("mmap: %s", strerror(errno));
         return result(cudaSuccess);
     }

@@ -267,10 +267,12 @@ void run_work(const work &task)
     if (!task.run)
         return;
     executing = true;
-    if (task.host)
+    if (task.host) {
+        check_canaries(task.what.c_str(), false);
         close_memory();
-    else
+    } else {
         open_memory();
+    }
     task.run();
     if (!task.host)
         check_canaries(task.what.c_str(), true);

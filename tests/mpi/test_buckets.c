@@ -65,7 +65,7 @@ static void check_exact(const dc_comm *comm)
     model m = make_model();
     for (int i = 0; i < 4; i++) {
         dc_buckets *buckets;
-        CHECK_OK(dc_buckets_create(comm, m.grads, N_PARAMS, m.params, bucket_bytes[i], &buckets));
+        CHECK_OK(dc_buckets_create(comm, NULL, m.grads, N_PARAMS, m.params, bucket_bytes[i], &buckets));
         for (int k = 0; k < 4; k++) {
             draw(&m, comm, (uint32_t)k, true);
             run_step(buckets, NULL, windows[k]);
@@ -84,7 +84,7 @@ static void check_same_bits(const dc_comm *comm)
     dc_buckets *buckets;
     float *first = malloc(m.count * sizeof(float));
     CHECK(first);
-    CHECK_OK(dc_buckets_create(comm, m.grads, N_PARAMS, m.params, 16384, &buckets));
+    CHECK_OK(dc_buckets_create(comm, NULL, m.grads, N_PARAMS, m.params, 16384, &buckets));
     for (int k = 0; k < 3; k++) {
         draw(&m, comm, 9, false);
         CHECK_OK(dc_buckets_begin(buckets, NULL));
@@ -112,7 +112,7 @@ static void check_expected(const dc_comm *comm)
 {
     model m = make_model();
     dc_buckets *buckets;
-    CHECK_OK(dc_buckets_create(comm, m.grads, N_PARAMS, m.params, 8192, &buckets));
+    CHECK_OK(dc_buckets_create(comm, NULL, m.grads, N_PARAMS, m.params, 8192, &buckets));
     for (int k = 0; k < 5; k++) {
         bool expected[N_PARAMS];
         for (int i = 0; i < N_PARAMS; i++)
@@ -133,9 +133,9 @@ static void check_misuse(const dc_comm *comm)
     dc_buckets *buckets;
     dc_bucket_param overlap[2] = {{0, 20}, {16, 8}};
     if (comm->size > 1) {
-        CHECK(dc_buckets_create(comm, m.grads, 2, overlap, 1, &buckets) == DC_ERR_INTERNAL);
+        CHECK(dc_buckets_create(comm, NULL, m.grads, 2, overlap, 1, &buckets) == DC_ERR_INTERNAL);
         CHECK(buckets == NULL);
-        CHECK_OK(dc_buckets_create(comm, m.grads, N_PARAMS, m.params, 1 << 30, &buckets));
+        CHECK_OK(dc_buckets_create(comm, NULL, m.grads, N_PARAMS, m.params, 1 << 30, &buckets));
         CHECK_OK(dc_buckets_begin(buckets, NULL));
         CHECK_OK(dc_buckets_done(buckets, 4));
         CHECK(dc_buckets_done(buckets, 4) == DC_ERR_INTERNAL);
@@ -143,7 +143,7 @@ static void check_misuse(const dc_comm *comm)
         CHECK_MESSAGE("parameter 59 of 60");
         dc_buckets_destroy(buckets);
     }
-    CHECK_OK(dc_buckets_create(comm, NULL, 0, NULL, DC_BUCKET_BYTES, &buckets));
+    CHECK_OK(dc_buckets_create(comm, NULL, NULL, 0, NULL, DC_BUCKET_BYTES, &buckets));
     CHECK_OK(dc_buckets_begin(buckets, NULL));
     CHECK_OK(dc_buckets_finish(buckets));
     dc_buckets_destroy(buckets);

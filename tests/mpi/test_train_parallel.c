@@ -199,6 +199,30 @@ static void check_follows(const dc_comm *world, const dc_dataset *dataset)
     dc_backend_destroy(backend);
 }
 
+/* One weight of the last rank's is another. */
+static void check_equal_start(const dc_comm *comm, const dc_dataset *dataset)
+{
+    training t = {0};
+    float weights[8 * 3 * 3];
+    dc_reducer *reducer = NULL;
+    CHECK_OK(dc_backend_create("cpu", 1, &t.backend));
+    t.arena.backend = t.backend;
+    open_training(&t, comm, dataset);
+    const int item = dc_params_find(t.params, "first.weight");
+    CHECK(item >= 0 && t.params->items[item].param.count == sizeof weights / sizeof *weights);
+    CHECK_OK(dc_params_read(t.params, item, weights));
+    weights[70] += comm->rank == comm->size - 1 ? 1e-6f : 0;
+    CHECK_OK(dc_params_write(t.params, item, weights));
+    dc_status status = dc_reducer_create(comm, t.params, &reducer);
+    CHECK(status == (comm->size > 1 ? DC_ERR_INPUT : DC_OK));
+    if (status != DC_OK)
+        CHECK_MESSAGE("start from different weights");
+    else
+        dc_reducer_destroy(reducer);
+    clear_training(&t);
+    dc_backend_destroy(t.backend);
+}
+
 int main(int argc, char **argv)
 {
     dc_comm world;
@@ -212,6 +236,7 @@ int main(int argc, char **argv)
     dc_dataset *dataset;
     CHECK_OK(dc_dataset_open(temp_dir_path(&dir, "stripes.h5").s, &dataset));
     check_follows(&world, dataset);
+    check_equal_start(&world, dataset);
     dc_dataset_close(dataset);
     CHECK_OK(dc_comm_barrier(&world));
     if (world.rank == 0)

@@ -1,0 +1,44 @@
+/* A group of ranks, each with a GPU of its own, over NCCL. Not compiled where CUDA lacks.
+ *
+ * Nothing here hangs when another rank has ended: creation is polled, and whoever waits for a stream that a sum is on
+ * does so by dc_nccl_wait, or asks dc_nccl_check again and again. On NCCL's error, or after DCANAS_NCCL_TIMEOUT_S (a
+ * duration; 300 s where it is not set) of waiting, they abort the communicator, which ends what is on the stream, and
+ * return DC_ERR_COMM with a line that says what this rank waited for; the group can then only be destroyed. */
+#ifndef DC_COMM_NCCL_H
+#define DC_COMM_NCCL_H
+
+#include "comm/comm.h"
+
+#include <cuda_runtime_api.h>
+
+/* Turns a CUDA error into DC_ERR_DEVICE: `DC_CUDA_TRY(cudaMalloc(...));` in a function that returns dc_status. */
+#define DC_CUDA_TRY(call)                                                                                              \
+    do {                                                                                                               \
+        cudaError_t dc_cuda_error_ = (call);                                                                           \
+        if (dc_cuda_error_ != cudaSuccess)                                                                             \
+            return dc_cuda_error(dc_cuda_error_, #call);                                                               \
+    } while (0)
+
+/* call: the C text of the call, of which the function's name is shown. */
+dc_status dc_cuda_error(cudaError_t error, const char *call);
+
+typedef struct dc_nccl dc_nccl;
+
+/* For the present CUDA device of each rank. DC_ERR_INPUT, on every rank, where two have the same one. Collective, but
+ * from NCCL's own start on a rank may fail alone, and does not wait to agree with ranks that may be gone.
+ * dc_nccl_destroy is collective, except after an error; NULL is legal. */
+dc_status dc_nccl_create(const dc_comm *comm, dc_nccl **nccl);
+void dc_nccl_destroy(dc_nccl *nccl);
+
+/* Enqueue on the stream, for device memory, the same on every rank in the same order. Sums are in place, with the same
+ * bits on every rank and in every run on the same GPUs. Legal while the stream is captured. */
+dc_status dc_nccl_sum(dc_nccl *nccl, float *values, size_t count, cudaStream_t stream);
+dc_status dc_nccl_bcast(dc_nccl *nccl, int root, void *bytes, size_t size_bytes, cudaStream_t stream);
+
+/* Of somebody who has waited so long for a stream that the group's work is on. */
+dc_status dc_nccl_check(dc_nccl *nccl, double waited_s);
+
+/* Waits for a stream that the group's work is on; asleep, but for a short time at first. */
+dc_status dc_nccl_wait(dc_nccl *nccl, cudaStream_t stream);
+
+#endif
