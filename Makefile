@@ -130,13 +130,15 @@ EMULATOR    := $(wildcard tests/emulator/*.cpp)
 TEST_SUPPORT := $(BUILD)/libtests.a
 TEST_SOURCES := $(wildcard tests/*/*.c)
 UNIT_TESTS   := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(filter tests/unit/test_%,$(TEST_SOURCES)))
-MPI_TESTS    := $(patsubst tests/mpi/%.c,$(BUILD)/mpi-tests/%,$(filter tests/mpi/test_%,$(TEST_SOURCES)))
+MPI_TESTS    := $(patsubst tests/mpi/%.c,$(BUILD)/mpi-tests/%,$(filter-out $(if $(CUDA_LACKS),tests/mpi/test_nccl.c),\
+                    $(filter tests/mpi/test_%,$(TEST_SOURCES))))
 BENCHES      := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(filter tests/bench/bench_%,$(TEST_SOURCES)))
 # tests/cuda/ is about the GPU's code; the others named here are about every device that there is.
 # Not emulated: cuDNN itself plans, without a GPU.
 PLAN_TESTS     := $(if $(GPU),$(BUILD)/gpu-tests/test_cudnn_plans)
 EMULATED_TESTS := $(if $(EMULATED),$(patsubst %,$(BUILD)/emulated/tests/%,$(filter-out $(notdir $(PLAN_TESTS)),\
                       $(patsubst tests/cuda/%.c,%,$(filter tests/cuda/test_%,$(TEST_SOURCES))))))
+EMULATED_MPI_TESTS := $(if $(EMULATED),$(BUILD)/emulated/mpi-tests/test_nccl)
 FUZZERS      := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(filter tests/fuzz/%,$(TEST_SOURCES)))
 
 ifeq ($(V),1)
@@ -215,6 +217,7 @@ $(eval $(call test_rule,mpi-tests,mpi,$(TEST_SUPPORT) $(LIBRARY) $(GPU)))
 $(eval $(call test_rule,bench,bench,$(BUILD)/libbench.a $(LIBRARY) $(GPU)))
 $(eval $(call test_rule,gpu-tests,cuda,$(TEST_SUPPORT) $(LIBRARY) $(GPU),-lcmocka))
 $(eval $(call test_rule,emulated/tests,cuda,$(TEST_SUPPORT) $(LIBRARY) $(EMULATED),-lcmocka))
+$(eval $(call test_rule,emulated/mpi-tests,mpi,$(TEST_SUPPORT) $(LIBRARY) $(EMULATED)))
 $(eval $(call test_rule,fuzz,fuzz,$(BUILD)/libreaders.a,-fsanitize=fuzzer))
 
 -include $(wildcard $(BUILD)/kernels/*.cuda.d $(BUILD)/emulated/kernels/*.d $(BUILD)/emulated/tests/emulator/*.d)
@@ -271,7 +274,7 @@ test:
 	$(MAKE) $(PARALLEL) test-programs
 	$(MAKE) run-tests
 
-test-programs: $(PROGRAM) $(UNIT_TESTS) $(MPI_TESTS) $(EMULATED_TESTS) $(PLAN_TESTS)
+test-programs: $(PROGRAM) $(UNIT_TESTS) $(MPI_TESTS) $(EMULATED_TESTS) $(EMULATED_MPI_TESTS) $(PLAN_TESTS)
 
 run-tests:
 	$(PROVE) tests/lint.sh tests/layers.sh $(UNIT_TESTS) $(EMULATED_TESTS) $(PLAN_TESTS) tests/mpi/run.sh $(PROGRAM_TESTS)
@@ -282,7 +285,7 @@ emulated: $(EMULATED_TESTS)
 unit: $(UNIT_TESTS)
 	$(PROVE) $(UNIT_TESTS)
 
-mpi: $(MPI_TESTS)
+mpi: $(MPI_TESTS) $(EMULATED_MPI_TESTS)
 	$(PROVE) tests/mpi/run.sh
 
 program: $(PROGRAM)

@@ -98,7 +98,7 @@ dc_status dc_nccl_check(dc_nccl *n, double waited_s)
     if (!n->comm)
         return dc_fail(DC_ERR_COMM, "NCCL: what was enqueued over ranks has been aborted");
     char what[128];
-    snprintf(what, sizeof what, "number %lld (%s of %zu bytes) or one before it", (long long)n->number, n->last,
+    snprintf(what, sizeof what, "collective %lld (%s of %zu bytes), or one before it,", (long long)n->number, n->last,
              n->last_bytes);
     ncclResult_t result = ncclSuccess;
     const ncclResult_t asked = ncclCommGetAsyncError(n->comm, &result);

@@ -1,7 +1,8 @@
 #!/bin/sh
 # The tests that need several ranks, as TAP for prove: how each job ends (exit status, message, time) is part of them.
 # usage: BUILD=build tests/mpi/run.sh
-programs=${BUILD:-build}/mpi-tests
+build=${BUILD:-build}
+programs=$build/mpi-tests
 log=$(mktemp) || exit 1
 trap 'rm -f "$log"' EXIT
 
@@ -33,6 +34,16 @@ job() {
 passes() {
     job "$1" 60 "$2" "$3"
     report "$2 $3, $1 ranks" $?
+}
+
+# refuses RANKS PROGRAM SCENARIO MESSAGE: the emulated device ends the job and says why.
+refuses() {
+    job "$1" 20 "$2" "$3"
+    status=$?
+    passed=1
+    [ $status -eq 99 ] && grep -q "^emulated device: $4" "$log" && passed=0
+    [ $passed = 0 ] || echo "exit status $status" >>"$log"
+    report "$2 $3, $1 ranks: the emulated device ends it" $passed
 }
 
 # ends RANKS PROGRAM SCENARIO STATUS SECONDS MESSAGE: with this exit status (any: not 0, and not by hanging), in time,
@@ -74,5 +85,23 @@ timeout 10 "$programs/test_comm" collectives >"$log" 2>&1
 report 'test_comm without mpirun' $?
 timeout 10 "$programs/test_farm" all >"$log" 2>&1
 report 'test_farm without mpirun' $?
+
+# On the emulated device, where CUDA is found.
+if [ -x "$build/emulated/mpi-tests/test_nccl" ]; then
+    programs=$build/emulated/mpi-tests
+    export EMULATED_DEVICES=4 DCANAS_NCCL_TIMEOUT_S=20
+    for ranks in 1 2 3 4; do
+        for streams in lazy eager random; do
+            EMULATOR_STREAMS=$streams passes $ranks test_nccl all
+        done
+    done
+    ends 3 test_nccl share 2 10 'ranks 0 and 1 both use GPU 0 (emulated device 0) of their node: NCCL needs one GPU a rank'
+    refuses 2 test_nccl mismatch 'ncclAllReduce: on rank [01] it is an all-reduce of'
+    refuses 2 test_nccl host_memory 'ncclAllReduce: the buffer is not 400 bytes of device memory'
+    export DCANAS_NCCL_TIMEOUT_S=1
+    ends 2 test_nccl stop 1 10 'rank 0: stopped: NCCL: waited 1 s for collective .* over 2 ranks'
+    ends 4 test_nccl stop 1 10
+    ends 3 test_nccl kill any 10
+fi
 
 echo "1..$n"
