@@ -133,11 +133,12 @@ UNIT_TESTS   := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(filter tests/unit/t
 MPI_TESTS    := $(patsubst tests/mpi/%.c,$(BUILD)/mpi-tests/%,$(filter-out $(if $(CUDA_LACKS),tests/mpi/test_nccl.c),\
                     $(filter tests/mpi/test_%,$(TEST_SOURCES))))
 BENCHES      := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(filter tests/bench/bench_%,$(TEST_SOURCES)))
-# tests/cuda/ is about the GPU's code; the others named here are about every device that there is.
+# tests/cuda/ is about the GPU's code; the others named here are about every device that there is, and the emulator's own.
 # Not emulated: cuDNN itself plans, without a GPU.
 PLAN_TESTS     := $(if $(GPU),$(BUILD)/gpu-tests/test_cudnn_plans)
 EMULATED_TESTS := $(if $(EMULATED),$(patsubst %,$(BUILD)/emulated/tests/%,$(filter-out $(notdir $(PLAN_TESTS)),\
-                      $(patsubst tests/cuda/%.c,%,$(filter tests/cuda/test_%,$(TEST_SOURCES))))))
+                      $(patsubst tests/cuda/%.c,%,$(filter tests/cuda/test_%,$(TEST_SOURCES))))) \
+                      $(patsubst tests/emulator/%.c,$(BUILD)/emulator-tests/%,$(filter tests/emulator/test_%,$(TEST_SOURCES))))
 EMULATED_MPI_TESTS := $(if $(EMULATED),$(BUILD)/emulated/mpi-tests/test_nccl)
 FUZZERS      := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(filter tests/fuzz/%,$(TEST_SOURCES)))
 
@@ -163,7 +164,9 @@ $(LIBRARY): $(OBJECTS)
 $(TEST_SUPPORT): $(patsubst %.c,$(BUILD)/%.o,$(filter tests/support/%,$(TEST_SOURCES)))
 $(BUILD)/libbench.a: $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/bench/bench_%,$(filter tests/bench/%,$(TEST_SOURCES))))
 $(BUILD)/libgpu.a: $(GPU_KERNELS:kernels/%.cu=$(BUILD)/kernels/%.cuda.o)
-$(BUILD)/emulated/libgpu.a: $(GPU_KERNELS:kernels/%.cu=$(BUILD)/emulated/kernels/%.o) $(EMULATOR:%.cpp=$(BUILD)/emulated/%.o)
+$(BUILD)/emulated/libgpu.a: $(GPU_KERNELS:%.cu=$(BUILD)/emulated/%.o) $(EMULATOR:%.cpp=$(BUILD)/emulated/%.o)
+$(BUILD)/emulated/libplanted.a: $(BUILD)/tests/emulator/cases.o $(BUILD)/emulated/tests/emulator/planted.o \
+    $(EMULATOR:%.cpp=$(BUILD)/emulated/%.o)
 $(BUILD)/libreaders.a: $(filter $(addprefix $(BUILD)/src/,base/% graph/% data/% space/% nn/%),$(OBJECTS))
 $(BUILD)/%.a:
 	rm -f $@
@@ -197,7 +200,7 @@ $(BUILD)/kernels/%.cuda.o: kernels/%.cu $(FLAGS_STAMP)
 	$(call say,NVCC,$@)$(NVCC) $(NVCC_FLAGS) -MD -MP -MF $(@:.o=.d) -c -o $@ $< > $(@:.o=.ptxas) 2>&1 || \
 	    { cat $(@:.o=.ptxas) >&2; rm -f $@; exit 1; }
 
-$(BUILD)/emulated/kernels/%.o: kernels/%.cu $(FLAGS_STAMP)
+$(BUILD)/emulated/%.o: %.cu $(FLAGS_STAMP)
 	mkdir -p $(@D)
 	$(call say,CXX,$@)$(CXX) -x c++ $(EMULATED_FLAGS) -ffp-contract=off -include device.h -MMD -MP -c -o $@ $<
 
@@ -210,7 +213,7 @@ $(BUILD)/emulated/tests/emulator/%.o: tests/emulator/%.cpp $(FLAGS_STAMP)
 define test_rule
 $(BUILD)/$(1)/%: $(BUILD)/tests/$(2)/%.o $(3) | $(LINKED)
 	mkdir -p $$(@D)
-	$$(call say,LD,$$@)$(MPICC) $(CFLAGS) -o $$@ $$^ $(4) $(LDLIBS) $(if $(findstring emulated,$(1)),-lstdc++,$(CUDA_LIBS))
+	$$(call say,LD,$$@)$(MPICC) $(CFLAGS) -o $$@ $$^ $(4) $(LDLIBS) $(if $(filter emulat%,$(1)),-lstdc++,$(CUDA_LIBS))
 endef
 $(eval $(call test_rule,tests,unit,$(TEST_SUPPORT) $(LIBRARY) $(GPU),-lcmocka))
 $(eval $(call test_rule,mpi-tests,mpi,$(TEST_SUPPORT) $(LIBRARY) $(GPU)))
@@ -218,6 +221,7 @@ $(eval $(call test_rule,bench,bench,$(BUILD)/libbench.a $(LIBRARY) $(GPU)))
 $(eval $(call test_rule,gpu-tests,cuda,$(TEST_SUPPORT) $(LIBRARY) $(GPU),-lcmocka))
 $(eval $(call test_rule,emulated/tests,cuda,$(TEST_SUPPORT) $(LIBRARY) $(EMULATED),-lcmocka))
 $(eval $(call test_rule,emulated/mpi-tests,mpi,$(TEST_SUPPORT) $(LIBRARY) $(EMULATED)))
+$(eval $(call test_rule,emulator-tests,emulator,$(BUILD)/emulated/libplanted.a,-lcmocka))
 $(eval $(call test_rule,fuzz,fuzz,$(BUILD)/libreaders.a,-fsanitize=fuzzer))
 
 -include $(wildcard $(BUILD)/kernels/*.cuda.d $(BUILD)/emulated/kernels/*.d $(BUILD)/emulated/tests/emulator/*.d)

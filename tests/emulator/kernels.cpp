@@ -208,15 +208,21 @@ void start_thread()
     fiber::start(&scheduler, stacks[stack] + STACK_BYTES - shift, worker);
 }
 
+bool is_unset(const char *from, const char *to)
+{
+    return std::all_of(from, to, [](char c) { return (unsigned char)c == 0xff; });
+}
+
 void check_shared()
 {
     for (auto &[gap, where] : gaps) {
-        for (size_t i = 0; i < SHARED_GAP; i++) {
-            if ((unsigned char)gap[i] != 0xff)
-                die("%s: something has written beside the shared array of %s:%d", running->name.c_str(), where.file,
-                    where.line);
-        }
+        if (!is_unset(gap, gap + SHARED_GAP))
+            die("%s: something has written beside the shared array of %s:%d", running->name.c_str(), where.file,
+                where.line);
     }
+    const char *end = shared_memory + SHARED_REGION; /* of dynamic shared memory and what rounds it up to 16 bytes */
+    if (!is_unset(end - (16 - running->shared_bytes % 16) % 16, end))
+        die("%s: something has written past the dynamic shared memory", running->name.c_str());
 }
 
 /* Lets those of order[first ... end - 1] go on until none of them can; false: none could. One warp after another,
