@@ -183,17 +183,28 @@ void fault(int number, siginfo_t *info, void *)
     _exit(EXIT_STATUS);
 }
 
-/* Faults of fibers that overrun their stacks need a stack too. */
+void catch_fault(int number, struct sigaction *before)
+{
+    struct sigaction now = {}, ours = {};
+    sigaction(number, nullptr, &now);
+    if ((now.sa_flags & SA_SIGINFO) != 0 && now.sa_sigaction == fault)
+        return;
+    *before = now;
+    ours.sa_sigaction = fault;
+    ours.sa_flags = SA_SIGINFO | SA_ONSTACK;
+    sigaction(number, &ours, nullptr);
+}
+
+/* Again and again: cmocka catches faults too, anew in each test. Faults of fibers that overrun their stacks need a
+ * stack of their own. */
 void catch_faults()
 {
     static char stack[64 << 10];
-    const stack_t alternate = {stack, 0, sizeof stack};
-    sigaltstack(&alternate, nullptr);
-    struct sigaction action = {};
-    action.sa_sigaction = fault;
-    action.sa_flags = SA_SIGINFO | SA_ONSTACK;
-    sigaction(SIGSEGV, &action, &before_segv);
-    sigaction(SIGBUS, &action, &before_bus);
+    static const stack_t alternate = {stack, 0, sizeof stack};
+    static const int has_stack = sigaltstack(&alternate, nullptr);
+    (void)has_stack;
+    catch_fault(SIGSEGV, &before_segv);
+    catch_fault(SIGBUS, &before_bus);
 }
 
 void check_allocation(const char *what, char *memory, const allocation &a, bool near)
@@ -251,6 +262,7 @@ void require_device_memory(const void *p, size_t bytes, const char *call, const 
 
 void open_memory()
 {
+    catch_faults();
     device_code = true;
     device_thread = pthread_self();
 }
@@ -288,8 +300,7 @@ extern "C" {
 cudaError_t cudaMalloc(void **memory, size_t bytes)
 {
     api_call call("cudaMalloc");
-    static bool caught = (catch_faults(), true);
-    (void)caught;
+    catch_faults();
     if (captures_forbid_unsafe_calls())
         return result(cudaErrorStreamCaptureUnsupported);
     *memory = nullptr;
