@@ -151,7 +151,7 @@ void describe_address(const void *p, char *text, size_t bytes)
 
 /* ---- faults ---- */
 
-struct sigaction before_segv, before_bus;
+struct sigaction before;
 
 void fault(int number, siginfo_t *info, void *)
 {
@@ -166,7 +166,7 @@ void fault(int number, siginfo_t *info, void *)
     const char *guard = describe_guard(info->si_addr);
     const bool kernel = device && describe_thread(thread, sizeof thread) > 0;
     if (!kernel && guard == nullptr && !is_device_address(info->si_addr)) { /* not ours: it happens again, unhandled */
-        sigaction(number, number == SIGSEGV ? &before_segv : &before_bus, nullptr);
+        sigaction(number, &before, nullptr);
         return;
     }
     if (guard != nullptr)
@@ -183,28 +183,20 @@ void fault(int number, siginfo_t *info, void *)
     _exit(EXIT_STATUS);
 }
 
-void catch_fault(int number, struct sigaction *before)
-{
-    struct sigaction now = {}, ours = {};
-    sigaction(number, nullptr, &now);
-    if ((now.sa_flags & SA_SIGINFO) != 0 && now.sa_sigaction == fault)
-        return;
-    *before = now;
-    ours.sa_sigaction = fault;
-    ours.sa_flags = SA_SIGINFO | SA_ONSTACK;
-    sigaction(number, &ours, nullptr);
-}
-
-/* Again and again: cmocka catches faults too, anew in each test. Faults of fibers that overrun their stacks need a
- * stack of their own. */
+/* Again and again, since test frameworks like to have handlers of their own. */
 void catch_faults()
 {
-    static char stack[64 << 10];
-    static const stack_t alternate = {stack, 0, sizeof stack};
-    static const int has_stack = sigaltstack(&alternate, nullptr);
-    (void)has_stack;
-    catch_fault(SIGSEGV, &before_segv);
-    catch_fault(SIGBUS, &before_bus);
+    static char stack[64 << 10]; /* fibers that overrun theirs need another */
+    struct sigaction now;
+    sigaction(SIGSEGV, nullptr, &now);
+    if (now.sa_sigaction == fault)
+        return;
+    const stack_t alternate = {stack, 0, sizeof stack};
+    sigaltstack(&alternate, nullptr);
+    struct sigaction action = {};
+    action.sa_sigaction = fault;
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK;
+    sigaction(SIGSEGV, &action, &before);
 }
 
 void check_allocation(const char *what, char *memory, const allocation &a, bool near)
@@ -262,7 +254,8 @@ void require_device_memory(const void *p, size_t bytes, const char *call, const 
 
 void open_memory()
 {
-    catch_faults();
+    if (!device_code)
+        catch_faults();
     device_code = true;
     device_thread = pthread_self();
 }
