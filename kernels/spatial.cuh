@@ -1,0 +1,73 @@
+/* What the kernels over planes share. A thread has four neighbouring images of a pixel (a quad), neighbouring threads
+ * the other quads and then the next column: a warp reads eight columns at once, 512 bytes in float. */
+#ifndef DCK_SPATIAL_CUH
+#define DCK_SPATIAL_CUH
+
+#include "launch.cuh"
+
+enum { SPATIAL_THREADS = 128, WARP = 32, QUADS = DCK_LANES / 4 };
+
+/* The plane of a channel of a block, from a thread's quad of images on. */
+template <class T>
+static __device__ inline T *plane_at(const dck_elements<T> &v, unsigned channel, unsigned block, int quad)
+{
+    return v.data + block * v.stride + (size_t)channel * v.h * v.w * DCK_LANES + quad * 4;
+}
+
+/* A pixel of a plane, zeros outside. Not a number passes relu: a network that diverges must be seen to. */
+template <class T>
+static __device__ inline dck_four load_inside(const T *plane, int row, int column, int h, int w, bool relu)
+{
+    dck_four x = {{0, 0, 0, 0}};
+    if ((unsigned)row < (unsigned)h && (unsigned)column < (unsigned)w)
+        x = load_four(plane + (row * w + column) * DCK_LANES);
+    UNROLL
+    for (int i = 0; i < 4; i++)
+        x.v[i] = relu && x.v[i] <= 0 ? 0 : x.v[i];
+    return x;
+}
+
+static __device__ inline void add_product(dck_four *sum, float factor, dck_four x)
+{
+    UNROLL
+    for (int i = 0; i < 4; i++)
+        sum->v[i] += factor * x.v[i];
+}
+
+template <class T> static __device__ inline void put_four(T *to, dck_four x, bool accumulate)
+{
+    if (accumulate) {
+        const dck_four old = load_four(to);
+        add_product(&x, 1, old);
+    }
+    store_four(to, x);
+}
+
+/* A gradient that passes where x, as it was read, is above zero. */
+template <class T> static __device__ inline dck_four pass_above_zero(const T *x, dck_four gradient)
+{
+    const dck_four at = load_four(x);
+    UNROLL
+    for (int i = 0; i < 4; i++)
+        gradient.v[i] = at.v[i] > 0 ? gradient.v[i] : 0;
+    return gradient;
+}
+
+/* A grid of a thread for each quad of `pixels` pixels of each plane: (pixels, channel, block). */
+static inline dim3 spatial_grid(int pixels, int channels, int n)
+{
+    return dim3(ceil_div((size_t)pixels * QUADS, SPATIAL_THREADS), (unsigned)channels, blocks_of(n));
+}
+
+/* Where a thread of that grid is. */
+struct spatial_place {
+    int quad, row, column;
+};
+
+static __device__ inline spatial_place spatial_place_of(int columns)
+{
+    const int thread = (int)(blockIdx.x * SPATIAL_THREADS + threadIdx.x), pixel = thread / QUADS;
+    return {thread % QUADS, pixel / columns, pixel % columns};
+}
+
+#endif
