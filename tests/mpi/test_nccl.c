@@ -273,6 +273,18 @@ static dc_status mismatch(const dc_comm *comm)
     return dc_nccl_wait(nccl, m.stream);
 }
 
+/* Two collectives of as many bytes, on one rank the other way round. */
+static dc_status order(const dc_comm *comm)
+{
+    model m = make_model();
+    dc_nccl *nccl;
+    CHECK_OK(dc_nccl_create(comm, &nccl));
+    for (int i = 0; i < 2; i++)
+        CHECK_OK((i + comm->rank) % 2 ? dc_nccl_bcast(nccl, 0, m.device, 400, m.stream)
+                                      : dc_nccl_sum(nccl, m.device, 100, m.stream));
+    return dc_nccl_wait(nccl, m.stream);
+}
+
 static dc_status host_memory(const dc_comm *comm)
 {
     model m = make_model();
@@ -322,7 +334,7 @@ static dc_status run(const dc_comm *comm, const char *scenario)
     static const struct {
         const char *name;
         dc_status (*run)(const dc_comm *comm);
-    } scenarios[] = {{"all", check_all},           {"share", share}, {"mismatch", mismatch},
+    } scenarios[] = {{"all", check_all},           {"share", share}, {"mismatch", mismatch}, {"order", order},
                      {"host_memory", host_memory}, {"stop", stop},   {"kill", kill_one}};
     for (size_t i = 0; i < sizeof scenarios / sizeof *scenarios; i++)
         if (strcmp(scenarios[i].name, scenario) == 0)
