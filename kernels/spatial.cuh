@@ -5,6 +5,8 @@
 
 #include "launch.cuh"
 
+#include <math.h>
+
 enum { SPATIAL_THREADS = 128, WARP = 32, QUADS = DCK_LANES / 4 };
 
 /* The plane of a channel of a block, from a thread's quad of images on. */
@@ -14,17 +16,24 @@ static __device__ inline T *plane_at(const dck_elements<T> &v, unsigned channel,
     return v.data + block * v.stride + (size_t)channel * v.h * v.w * DCK_LANES + quad * 4;
 }
 
-/* A pixel of a plane, zeros outside. Not a number passes relu: a network that diverges must be seen to. */
+/* A pixel of a plane, zeros outside. floor: what lies below is raised to it; 0 is relu, none -infinity. Not a number
+ * passes: a network that diverges must be seen to. */
 template <class T>
-static __device__ inline dck_four load_inside(const T *plane, int row, int column, int h, int w, bool relu)
+static __device__ inline dck_four load_inside(const T *plane, int row, int column, int h, int w,
+                                              float floor = -INFINITY)
 {
     dck_four x = {{0, 0, 0, 0}};
     if ((unsigned)row < (unsigned)h && (unsigned)column < (unsigned)w)
         x = load_four(plane + (row * w + column) * DCK_LANES);
     UNROLL
     for (int i = 0; i < 4; i++)
-        x.v[i] = relu && x.v[i] <= 0 ? 0 : x.v[i];
+        x.v[i] = x.v[i] < floor ? floor : x.v[i];
     return x;
+}
+
+static inline float floor_of(bool relu)
+{
+    return relu ? 0 : -INFINITY;
 }
 
 static __device__ inline void add_product(dck_four *sum, float factor, dck_four x)
