@@ -297,6 +297,7 @@ program: $(PROGRAM)
 
 test-long:
 	DCANAS_LONG=1 $(MAKE) test
+	for seed in $(if $(EMULATED_TESTS),2 3 4 5); do EMULATOR_SEED=$$seed $(MAKE) emulated || exit 1; done
 	$(MAKE) fuzz
 
 lint:

@@ -3,7 +3,7 @@
 #ifndef EMULATOR_FIBERS_HPP
 #define EMULATOR_FIBERS_HPP
 
-#if defined(__x86_64__) || defined(__aarch64__)
+#if (defined(__x86_64__) || defined(__aarch64__)) && !defined(EMULATOR_UCONTEXT)
 
 namespace emulator::fiber
 {

@@ -190,7 +190,7 @@ void open_barrier()
             done++;
         else if (waiter < 0)
             waiter = i;
-        else if (at[i].at.line != at[waiter].at.line || strcmp(at[i].at.file, at[waiter].at.file) != 0)
+        else if (at[i].at.line != at[waiter].at.line || at[i].at.file != at[waiter].at.file)
             die("%s:%d: divergent barrier: %s waits there, %s at line %d", at[waiter].at.file, at[waiter].at.line,
                 thread_name(waiter).c_str(), thread_name(i).c_str(), at[i].at.line);
     }

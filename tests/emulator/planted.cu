@@ -1,3 +1,4 @@
+#include "emulator.hpp"
 #include "launch.cuh"
 #include "planted.h"
 
@@ -171,4 +172,18 @@ cudaError_t planted_launch(cudaStream_t stream, float *y, unsigned grid_y, unsig
 cudaError_t planted_lanes(cudaStream_t stream, int *y)
 {
     return launch(lanes_kernel, dim3(1), dim3(32), 0, stream, y);
+}
+
+static volatile bool gate_is_open;
+
+cudaError_t planted_gate(cudaStream_t stream)
+{
+    return emulator::enqueue(
+        stream, "a gate", [] {}, [] { return gate_is_open; });
+}
+
+void planted_open_gate(void)
+{
+    emulator::api_call call("planted_open_gate");
+    gate_is_open = true;
 }

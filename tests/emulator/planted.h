@@ -42,6 +42,10 @@ cudaError_t planted_launch(cudaStream_t stream, float *y, unsigned grid_y, unsig
 /* y[0 ... n) by all kinds of shuffles and votes of a warp, in the order of the file. */
 cudaError_t planted_lanes(cudaStream_t stream, int *y);
 
+/* Work that waits for something else than the device, as a collective does for other ranks: until it is opened. */
+cudaError_t planted_gate(cudaStream_t stream);
+void planted_open_gate(void);
+
 #ifdef __cplusplus
 }
 #endif

@@ -20,6 +20,7 @@ namespace
 enum eagerness { LAZY, EAGER, RANDOM };
 
 std::recursive_mutex lock;
+int calls;                                      /* that hold it, one in another */
 bool executing;                                 /* work of the device, on this or another thread */
 std::vector<std::shared_ptr<stream>> streams;   /* [0]: legacy */
 std::vector<std::shared_ptr<stream>> destroyed; /* with work left */
@@ -108,6 +109,21 @@ bool step_any(const stream *but)
     return false;
 }
 
+/* Lets other threads call CUDA, and other ranks get on. */
+void pause()
+{
+    const int held = calls;
+    check_canaries("some work of a stream", false);
+    close_memory();
+    calls = 0;
+    for (int i = 0; i < held; i++)
+        lock.unlock();
+    usleep(20);
+    for (int i = 0; i < held; i++)
+        lock.lock();
+    calls = held;
+}
+
 /* Until `finished`, which waits for s (NULL: for all). */
 template <class F> void drain(stream *s, const char *what, F finished)
 {
@@ -121,7 +137,7 @@ template <class F> void drain(stream *s, const char *what, F finished)
                              : mode == EAGER ? step_any(target) || step(target)
                                              : step_any(nullptr);
         if (!went_on)
-            usleep(20); /* another rank has to do something first */
+            pause();
     }
     check_canaries(what, false);
     close_memory();
@@ -229,12 +245,14 @@ std::function<void()> copying(copy c, const char *call, bool now)
 api_call::api_call(const char *name)
 {
     lock.lock();
+    calls++;
     if (executing)
         die("%s is called by a host function or by the work of a stream", name);
 }
 
 api_call::~api_call()
 {
+    calls--;
     lock.unlock();
 }
 
@@ -282,9 +300,11 @@ void run_work(const work &task)
 void push(const std::shared_ptr<stream> &s, operation op)
 {
     if (s == legacy()) {
-        for (const auto &other : streams) {
-            if (other->blocking && other != s && !is_done(other->last))
-                op.after.push_back(other->last);
+        for (const auto *list : {&streams, &destroyed}) {
+            for (const auto &other : *list) {
+                if (other->blocking && other != s && !is_done(other->last))
+                    op.after.push_back(other->last);
+            }
         }
     } else if (s->blocking && !is_done(legacy()->last)) {
         op.after.push_back(legacy()->last);

@@ -2,10 +2,12 @@
 #include "cases.h"
 #include "planted.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -393,6 +395,30 @@ static int event_after_its_end(void)
     return 0;
 }
 
+static void *open_gate(void *data)
+{
+    usleep(2000);
+    planted_open_gate();
+    return data;
+}
+
+/* Who waits for work that waits itself keeps neither other streams nor other threads from what they do. */
+static int gate(void)
+{
+    cudaStream_t stream = new_stream(), other = new_stream();
+    float *x = device_zeros(), *y = device_zeros();
+    pthread_t thread;
+    REQUIRE(planted_gate(stream));
+    REQUIRE(planted_add(stream, x, x, 0, N, 1));
+    REQUIRE(planted_add(other, y, y, 0, N, 1));
+    REQUIRE(cudaStreamSynchronize(other));
+    if (cudaStreamQuery(stream) != cudaErrorNotReady || pthread_create(&thread, NULL, open_gate, NULL) != 0)
+        return 1;
+    REQUIRE(cudaStreamSynchronize(stream));
+    pthread_join(thread, NULL);
+    return !device_holds(x, N, 1, 0) || !device_holds(y, N, 1, 0);
+}
+
 static void host_functions_are_the_hosts(void **context)
 {
     (void)context;
@@ -407,6 +433,7 @@ static void handles_live_as_long_as_they_should(void **context)
     (void)context;
     always_right(queries);
     always_right(destroyed_with_work);
+    always_right(gate);
     always_caught(stream_after_its_end, "is no stream, or not any more");
     always_caught(event_after_its_end, "is no event, or not any more");
 }
