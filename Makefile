@@ -222,6 +222,7 @@ $(eval $(call test_rule,gpu-tests,cuda,$(TEST_SUPPORT) $(LIBRARY) $(GPU),-lcmock
 $(eval $(call test_rule,emulated/tests,cuda,$(TEST_SUPPORT) $(LIBRARY) $(EMULATED),-lcmocka))
 $(eval $(call test_rule,emulated/mpi-tests,mpi,$(TEST_SUPPORT) $(LIBRARY) $(EMULATED)))
 $(eval $(call test_rule,emulator-tests,emulator,$(BUILD)/emulated/libplanted.a,-lcmocka))
+$(BUILD)/emulator-tests/test_emulator_dense: $(LIBRARY) $(EMULATED)
 $(eval $(call test_rule,fuzz,fuzz,$(BUILD)/libreaders.a,-fsanitize=fuzzer))
 
 -include $(wildcard $(BUILD)/kernels/*.cuda.d $(BUILD)/emulated/kernels/*.d $(BUILD)/emulated/tests/emulator/*.d)
