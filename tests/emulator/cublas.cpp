@@ -335,6 +335,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
     const auto run = [=] {
         spoil(workspace, chosen.workspace);
         multiply(p, ma, mb, mc, by, a, b, add, d);
+        spoil(workspace, chosen.workspace);
     };
     return enqueue(stream, name, run) == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
 }

@@ -583,6 +583,7 @@ cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle, cudnnBackendDescriptor_t
                       workspace, bytes] {
         spoil(workspace, bytes);
         convolve(*work, kind, x, w, y);
+        spoil(workspace, bytes);
     };
     return enqueue(handle->stream, "cudnnBackendExecute", run) == cudaSuccess
                ? CUDNN_STATUS_SUCCESS

@@ -54,7 +54,7 @@ static inline void store(void *p, number type, size_t i, float x)
         static_cast<uint16_t *>(p)[i] = (uint16_t)(rounded_bits(x, 16) >> 16);
 }
 
-/* Uses a workspace as unkindly as it may be used. */
+/* Uses a workspace as unkindly as it may be used: before an operation, which finds nothing there, and after it. */
 static inline void spoil(void *workspace, size_t bytes)
 {
     memset(workspace, 0xff, bytes);
