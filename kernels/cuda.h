@@ -74,7 +74,7 @@ cudaError_t dck_cuda_norm_forward(const dck_queue *queue, const dck_norm *k, dck
 cudaError_t dck_cuda_norm_backward(const dck_queue *queue, const dck_norm *k, dck_view x, dck_view dy, dck_view dx,
                                    bool accumulate, float *dgamma, float *dbeta, int n, void *scratch);
 
-/* ---- pool.cu ---- */
+/* ---- pool.cu, global_pool.cu ---- */
 
 cudaError_t dck_cuda_max_pool_forward(const dck_queue *queue, const dck_pool *k, dck_view x, dck_view y, int n);
 /* The gradient goes to the first maximum of a window in row-major order, as PyTorch's. */
