@@ -7,10 +7,10 @@
  *
  * Bytes moved: forward x and y once; gradient of x dy and dx once, and x where there is a relu, dx twice to add;
  * gradient of w x and dy once. The bound is memory for 3x3 in float: for each pixel of four images 32 bytes pass
- * through memory, which is 2.1 cycles of an H100's multiprocessor, and 175 instructions are 1.4. 5x5 is bound by
- * instructions, 350 for each pixel of four images, 2.8 cycles (100 of them multiply-adds; in bfloat16 490), while 160
- * bytes through the level-1 cache are 1.25. Registers (ptxas, sm_80 to sm_100): forward 32 to 55, gradient of x 48 to
- * 80, of w 40 to 88. */
+ * through memory, which is 2.1 cycles of an H100's multiprocessor, and 156 instructions are 1.2. 5x5 is bound by
+ * instructions, 312 for each pixel of four images, 2.4 cycles (100 of them multiply-adds; in bfloat16 456), while 160
+ * bytes through the level-1 cache are 1.25. Registers (ptxas, sm_80 to sm_100): forward 32 to 56, gradient of x 48 to
+ * 80, of w 56 to 90. */
 #include "spatial.cuh"
 
 namespace
@@ -91,7 +91,7 @@ __global__ void __launch_bounds__(SPATIAL_THREADS)
     for (int row = 0; row < (RUN - 1) * M + K; row++)
         UNROLL
     for (int i = 0; i < K; i++) {
-        const dck_four v = load_inside(from, top + row * g.step, left + i * g.step, x.h, x.w, g.floor);
+        const dck_four v = load_raised(from, top + row * g.step, left + i * g.step, x.h, x.w, g.floor);
         UNROLL
         for (int o = 0; o < RUN; o++) {
             const int j = row - o * M;
@@ -119,7 +119,7 @@ __global__ void __launch_bounds__(SPATIAL_THREADS)
     for (int j = 0; j < kernel; j++)
         for (int i = 0; i < kernel; i++)
             add_product(&sum, weight[j * kernel + i],
-                        load_inside(from, at.row * g.stride - g.pad + j * g.step,
+                        load_raised(from, at.row * g.stride - g.pad + j * g.step,
                                     at.column * g.stride - g.pad + i * g.step, x.h, x.w, g.floor));
     store_four(plane_at(y, blockIdx.y, blockIdx.z, at.quad) + (at.row * y.w + at.column) * DCK_LANES, sum);
 }
@@ -351,7 +351,7 @@ __global__ void __launch_bounds__(SPATIAL_THREADS)
         for (int row = 0; row < (RUN - 1) * M + K; row++)
             UNROLL
         for (int i = 0; i < K; i++) {
-            const dck_four v = load_inside(from, top + row * g.step, left + i * g.step, x.h, x.w, g.floor);
+            const dck_four v = load_raised(from, top + row * g.step, left + i * g.step, x.h, x.w, g.floor);
             UNROLL
             for (int o = 0; o < RUN; o++) {
                 const int j = row - o * M;
@@ -375,7 +375,7 @@ __global__ void __launch_bounds__(SPATIAL_THREADS)
         const item_place at = item_place_of(item, dy.w, dy.h);
         const T *from = plane_at(x, blockIdx.y, at.block, at.quad), *dys = plane_at(dy, blockIdx.y, at.block, at.quad);
         sum += dot(load_inside(dys, at.group, at.column, dy.h, dy.w),
-                   load_inside(from, at.group * g.stride + down, at.column * g.stride + across, x.h, x.w, g.floor));
+                   load_raised(from, at.group * g.stride + down, at.column * g.stride + across, x.h, x.w, g.floor));
     }
     put_sums<1>(&sum, partial + (blockIdx.y * gridDim.z + blockIdx.z) * p.count + blockIdx.x, 0);
 }

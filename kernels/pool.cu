@@ -5,10 +5,10 @@
  * pixels loaded for each of dx at stride 1, y not read). So nothing is added atomically and dx is written once.
  *
  * Bytes moved: forward x and y once; gradient of averages dy and dx once, of maxima x as well; dx twice to add. The
- * bound is memory, but for the gradient of maxima, which is bound by instructions: some 450 for each pixel of four
- * images at stride 1 are 3.6 cycles of an H100's multiprocessor, where 48 bytes in float take 3.2 of its share of
- * memory (600, 4.7 and 1.6 in bfloat16). Registers (ptxas, sm_80 to sm_100): forward 32 to 80, gradient of averages 42
- * to 55, of maxima 118 to 150 - left to itself: bounds make the compiler spill, while a dozen warps with twenty loads
+ * bound is memory, but for the gradient of maxima, which is bound by instructions: some 500 for each pixel of four
+ * images at stride 1 are 3.9 cycles of an H100's multiprocessor, where 48 bytes in float take 3.2 of its share of
+ * memory (660, 5.2 and 1.6 in bfloat16). Registers (ptxas, sm_80 to sm_100): forward 32 to 80, gradient of averages 42
+ * to 55, of maxima 107 to 153 - left to itself: bounds make the compiler spill, while a dozen warps with twenty loads
  * each in flight are enough. */
 #include "spatial.cuh"
 
@@ -59,7 +59,7 @@ template <bool MAX> __device__ inline dck_four join(dck_four a, dck_four b)
 {
     UNROLL
     for (int i = 0; i < 4; i++)
-        a.v[i] = MAX ? fmaxf(a.v[i], b.v[i]) : a.v[i] + b.v[i];
+        a.v[i] = MAX ? larger(a.v[i], b.v[i]) : a.v[i] + b.v[i];
     return a;
 }
 
@@ -219,8 +219,8 @@ __device__ inline void give(const seen<STRIDE> *rows, int window, int column, dc
 {
     UNROLL
     for (int lane = 0; lane < 4; lane++) {
-        const float one = rows[0].most[column].v[lane], two = fmaxf(one, rows[1].most[column].v[lane]);
-        const float most = fmaxf(two, rows[2].most[column].v[lane]);
+        const float one = rows[0].most[column].v[lane], two = larger(one, rows[1].most[column].v[lane]);
+        const float most = larger(two, rows[2].most[column].v[lane]);
         const bool later[3] = {true, one < most, two < most}; /* no row before has it */
         UNROLL
         for (int r = 0; r < 3; r++) {

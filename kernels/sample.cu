@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(SPATIAL_THREADS) forward(sampling k, dck_eleme
     UNROLL
     for (int r = 0; r < RUN; r++)
         v[r] =
-            load_inside(from, (at.row * RUN + r) * k.stride - k.pad, at.column * k.stride - k.pad, x.h, x.w, k.floor);
+            load_raised(from, (at.row * RUN + r) * k.stride - k.pad, at.column * k.stride - k.pad, x.h, x.w, k.floor);
     UNROLL
     for (int r = 0; r < RUN; r++)
         if (at.row * RUN + r < y.h)

@@ -143,6 +143,22 @@ static void max_pools_match_loops(void **state)
     check_pools(true);
 }
 
+/* A network that diverges must be seen to. */
+static void max_pools_let_not_a_number_pass(void **state)
+{
+    (void)state;
+    dck_queue queue = device_queue_create(DCK_F32);
+    pooling a = pooling_create(&(pool_case){{3, 1, 1}, 1, 5, 6}, true, DCK_F32, DCK_LANES);
+    *at(a.x.host.view, 0, 0, 1, 2, 5) = NAN;
+    device_tensor_put(&a.x);
+    device_ok(pool_forward(&queue, &a, false, DCK_LANES));
+    device_tensor_get(&a.y);
+    for (int lane = 0; lane < DCK_LANES; lane++)
+        assert_int_equal(isnan(*at(a.y.host.view, 0, 0, 2, 3, lane)) != 0, lane == 5);
+    pooling_destroy(&a);
+    device_queue_destroy(&queue);
+}
+
 static void average_pools_match_loops(void **state)
 {
     (void)state;
@@ -203,6 +219,7 @@ int main(void)
     device_require();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(max_pools_match_loops),
+        cmocka_unit_test(max_pools_let_not_a_number_pass),
         cmocka_unit_test(average_pools_match_loops),
         cmocka_unit_test(global_pools_match_loops),
     };
