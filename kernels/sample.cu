@@ -35,11 +35,11 @@ __global__ void __launch_bounds__(SPATIAL_THREADS) forward(sampling k, dck_eleme
             store_four(to + (at.row * RUN + r) * y.w * DCK_LANES, v[r]);
 }
 
-/* Where a pixel of x went, or -1. */
+/* Where a pixel of x went; below zero: nowhere. */
 __device__ inline int sampled_at(const sampling &k, int at, int size)
 {
     const int shifted = at + k.pad;
-    return shifted >= 0 && shifted % k.stride == 0 && shifted / k.stride < size ? shifted / k.stride : -1;
+    return shifted % k.stride == 0 && shifted / k.stride < size ? shifted / k.stride : -1;
 }
 
 template <class T>
