@@ -63,10 +63,10 @@ static __global__ void __launch_bounds__(THREADS)
 {
     SHARED_ARRAY(float, factor, DCK_LANES);
     if (threadIdx.x < DCK_LANES) {
-        const float rate = key.moment->drop_path_rate, keep = 1 - rate;
+        const float keep = 1 - key.moment->drop_path_rate;
         uint32_t word[4];
         draw(key, (uint64_t)key.first_image + blockIdx.y * DCK_LANES + threadIdx.x, word);
-        factor[threadIdx.x] = rate <= 0 ? 1 : dck_philox_unit(word[0]) < keep ? 1 / keep : 0;
+        factor[threadIdx.x] = dck_philox_unit(word[0]) < keep ? 1 / keep : 0;
     }
     __syncthreads();
     const dck_piece piece = piece_of(y);

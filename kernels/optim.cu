@@ -90,7 +90,6 @@ static __device__ inline void walk(int n_runs, const dck_run *runs, unsigned *en
             visit(piece_in(runs[batch + i], four - before - (i > 0 ? ends[i - 1] : 0)));
         }
         before += fours;
-        __syncthreads(); /* before the next batch's are written */
     }
 }
 
