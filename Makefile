@@ -176,7 +176,9 @@ $(BUILD)/%.a:
 NVCC_FLAGS     := -std=c++17 -O3 -lineinfo -Xcompiler -Wall,-Wextra,-fPIC -Werror all-warnings -Xptxas -v,-warn-spills -Ikernels \
                   $(foreach arch,$(CUDA_ARCHS),-gencode arch=compute_$(arch)$(comma)code=sm_$(arch)) \
                   -gencode arch=compute_$(lastword $(CUDA_ARCHS))$(comma)code=compute_$(lastword $(CUDA_ARCHS))
-EMULATED_FLAGS := -std=c++17 -g -O1 -Wall -Wextra -Werror -Ikernels -Itests/emulator $(CUDA_INCLUDES) $(EXTRA)
+# A GPU faults where a vector is not aligned, a CPU does not.
+EMULATED_FLAGS := -std=c++17 -g -O1 -fsanitize=alignment -fsanitize-undefined-trap-on-error -Wall -Wextra -Werror \
+                  -Ikernels -Itests/emulator $(CUDA_INCLUDES) $(EXTRA)
 
 # A change of flags or compiler rebuilds everything.
 FLAGS_STAMP := $(BUILD)/flags
