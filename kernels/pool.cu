@@ -201,6 +201,9 @@ __device__ inline void see(seen<STRIDE> *s, const T *plane, int row, int column,
         const int left = window * STRIDE;
         s->most[window] = v[left];
         UNROLL
+        for (int pixel = 0; pixel < STRIDE; pixel++) /* of stride 2 the second is in one window only */
+            s->own[window][pixel] = {{NAN, NAN, NAN, NAN}};
+        UNROLL
         for (int i = left; i < left + 3; i++) {
             UNROLL
             for (int lane = 0; lane < 4; lane++)
