@@ -36,11 +36,26 @@ template <class T, class H> T *handle_of(const std::set<T *> &known, H handle, c
     return found;
 }
 
-bool can_run(const graph_run *run, size_t i)
+std::shared_ptr<graph_run> start_run(const std::shared_ptr<const graph> &nodes)
 {
-    const node &n = run->nodes->nodes[i];
-    return !run->done[i] &&
-           std::all_of(n.after.begin(), n.after.end(), [&](size_t before) { return run->done[before]; });
+    auto run = std::make_shared<graph_run>(graph_run{nodes, {}, {}, nodes->nodes.size()});
+    for (size_t i = 0; i < nodes->nodes.size(); i++) {
+        run->waits_for.push_back(nodes->nodes[i].after.size());
+        if (run->waits_for[i] == 0)
+            run->free.push_back(i);
+    }
+    return run;
+}
+
+std::shared_ptr<graph> with_followers(const graph &captured)
+{
+    auto whole = std::make_shared<graph>(captured);
+    whole->followers.resize(captured.nodes.size());
+    for (size_t i = 0; i < captured.nodes.size(); i++) {
+        for (size_t before : captured.nodes[i].after)
+            whole->followers[before].push_back(i);
+    }
+    return whole;
 }
 
 /* Whether all nodes of `of` are among those of `tail` or come before them. */
@@ -61,14 +76,19 @@ bool covers(const graph &g, const std::set<size_t> &tail, const std::set<size_t>
 
 bool step_graph(graph_run *run)
 {
-    const size_t n = run->done.size(), first = random_number((unsigned)n);
+    const size_t n = run->free.size(), first = random_number((unsigned)n);
     for (size_t k = 0; k < n; k++) {
-        const size_t i = (first + k) % n;
+        const size_t at = (first + k) % n, i = run->free[at];
         const work &task = run->nodes->nodes[i].task;
-        if (!can_run(run, i) || (task.ready && !task.ready()))
+        if (task.ready && !task.ready())
             continue;
         run_work(task);
-        run->done[i] = true;
+        run->free[at] = run->free.back();
+        run->free.pop_back();
+        for (size_t follower : run->nodes->followers[i]) {
+            if (--run->waits_for[follower] == 0)
+                run->free.push_back(follower);
+        }
         run->left--;
         return true;
     }
@@ -220,7 +240,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *handle, cudaGraph_t of, unsign
 {
     api_call call("cudaGraphInstantiate");
     auto *g = handle_of(graphs, of, "cudaGraphInstantiate");
-    executable *e = new executable{std::make_shared<graph>(**g), nullptr};
+    executable *e = new executable{with_followers(**g), nullptr};
     executables.insert(e);
     *handle = (cudaGraphExec_t)e;
     return result(cudaSuccess);
@@ -242,11 +262,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t handle, cudaStream_t stream_handle)
         die("cudaGraphLaunch: graphs in graphs are not emulated");
     if (s == all_streams()[0] && legacy_is_forbidden())
         return result(cudaErrorStreamCaptureImplicit);
-    const size_t n = e->nodes->nodes.size();
-    operation op = {{"cudaGraphLaunch", nullptr, nullptr, false},
-                    {},
-                    nullptr,
-                    std::make_shared<graph_run>(graph_run{e->nodes, std::vector<bool>(n), n})};
+    operation op = {{"cudaGraphLaunch", nullptr, nullptr, false}, {}, nullptr, start_run(e->nodes)};
     if (e->last != nullptr && !e->last->done)
         op.after.push_back(e->last);
     push(s, std::move(op));

@@ -36,12 +36,14 @@ struct node {
 
 struct graph {
     std::vector<node> nodes;
+    std::vector<std::vector<size_t>> followers; /* of each node, once the graph is whole */
 };
 
 /* A graph under way. */
 struct graph_run {
     std::shared_ptr<const graph> nodes;
-    std::vector<bool> done;
+    std::vector<size_t> waits_for; /* nodes that are still to come before each */
+    std::vector<size_t> free;      /* those that can run */
     size_t left;
 };
 
