@@ -69,7 +69,7 @@ cuda_lacks := $(if $(wildcard $(NVCC)),,nvcc) \
               $(if $(call root_of,include/cublasLt.h),,cuBLASLt) \
               $(if $(call root_of,include/cudnn.h include/x86_64-linux-gnu/cudnn.h),,cuDNN) \
               $(if $(call root_of,include/nccl.h),,NCCL)
-CUDA_LACKS := $(if $(filter 0,$(CUDA)),CUDA=0 was given,$(strip $(cuda_lacks)))
+CUDA_LACKS := $(if $(filter 0,$(CUDA)),CUDA=0 was given,$(if $(strip $(cuda_lacks)),not found: $(strip $(cuda_lacks))))
 comma      := ,
 space      := $(subst ,, )
 ifeq ($(CUDA_LACKS),)
@@ -136,7 +136,8 @@ BENCHES      := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(filter tests/bench
 # tests/cuda/ is about the GPU's code; the others named here are about every device that there is, and the emulator's own.
 # Not emulated: cuDNN itself plans, without a GPU.
 PLAN_TESTS     := $(if $(GPU),$(BUILD)/gpu-tests/test_cudnn_plans)
-EMULATED_TESTS := $(if $(EMULATED),$(patsubst %,$(BUILD)/emulated/tests/%,$(filter-out $(notdir $(PLAN_TESTS)),\
+EMULATED_TESTS := $(if $(EMULATED),$(addprefix $(BUILD)/emulated/unit/,test_conformance test_golden) \
+                      $(patsubst %,$(BUILD)/emulated/tests/%,$(filter-out $(notdir $(PLAN_TESTS)),\
                       $(patsubst tests/cuda/%.c,%,$(filter tests/cuda/test_%,$(TEST_SOURCES))))) \
                       $(patsubst tests/emulator/%.c,$(BUILD)/emulator-tests/%,$(filter tests/emulator/test_%,$(TEST_SOURCES))))
 EMULATED_MPI_TESTS := $(if $(EMULATED),$(BUILD)/emulated/mpi-tests/test_nccl)
@@ -159,6 +160,9 @@ help:
 # ---- building ----------------------------------------------------------------------------------------------------
 $(PROGRAM): $(BUILD)/src/app/main.o $(LIBRARY) $(GPU) | $(LINKED)
 	$(call say,LD,$@)$(MPICC) $(CFLAGS) -o $@ $^ $(LDLIBS) $(CUDA_LIBS)
+
+$(BUILD)/emulated/dcanas: $(BUILD)/src/app/main.o $(LIBRARY) $(EMULATED)
+	$(call say,LD,$@)$(MPICC) $(CFLAGS) -o $@ $^ $(LDLIBS) -lstdc++
 
 $(LIBRARY): $(OBJECTS)
 $(TEST_SUPPORT): $(patsubst %.c,$(BUILD)/%.o,$(filter tests/support/%,$(TEST_SOURCES)))
@@ -221,6 +225,7 @@ $(eval $(call test_rule,tests,unit,$(TEST_SUPPORT) $(LIBRARY) $(GPU),-lcmocka))
 $(eval $(call test_rule,mpi-tests,mpi,$(TEST_SUPPORT) $(LIBRARY) $(GPU)))
 $(eval $(call test_rule,bench,bench,$(BUILD)/libbench.a $(LIBRARY) $(GPU)))
 $(eval $(call test_rule,gpu-tests,cuda,$(TEST_SUPPORT) $(LIBRARY) $(GPU),-lcmocka))
+$(eval $(call test_rule,emulated/unit,unit,$(TEST_SUPPORT) $(LIBRARY) $(EMULATED),-lcmocka))
 $(eval $(call test_rule,emulated/tests,cuda,$(TEST_SUPPORT) $(LIBRARY) $(EMULATED),-lcmocka))
 $(eval $(call test_rule,emulated/mpi-tests,mpi,$(TEST_SUPPORT) $(LIBRARY) $(EMULATED)))
 $(eval $(call test_rule,emulator-tests,emulator,$(BUILD)/emulated/libplanted.a,-lcmocka))
@@ -281,13 +286,16 @@ test:
 	$(MAKE) $(PARALLEL) test-programs
 	$(MAKE) run-tests
 
-test-programs: $(PROGRAM) $(UNIT_TESTS) $(MPI_TESTS) $(EMULATED_TESTS) $(EMULATED_MPI_TESTS) $(PLAN_TESTS)
+test-programs: $(PROGRAM) $(UNIT_TESTS) $(MPI_TESTS) $(EMULATED_TESTS) $(EMULATED_MPI_TESTS) $(PLAN_TESTS) \
+               $(EMULATED:%/libgpu.a=%/dcanas)
 
 run-tests:
-	$(PROVE) tests/lint.sh tests/layers.sh $(UNIT_TESTS) $(EMULATED_TESTS) $(PLAN_TESTS) tests/mpi/run.sh $(PROGRAM_TESTS)
+	$(PROVE) tests/lint.sh tests/layers.sh $(UNIT_TESTS) tests/mpi/run.sh $(PROGRAM_TESTS)
+	$(if $(EMULATED),$(MAKE) emulated,echo "GPU code is not tested: $(CUDA_LACKS)")
 
-emulated: $(EMULATED_TESTS)
-	$(PROVE) $(EMULATED_TESTS)
+# On the emulated device only what is the GPU's: the CPU is tested without it.
+emulated: $(EMULATED_TESTS) $(PLAN_TESTS)
+	DCANAS_TEST_DEVICE=cuda $(PROVE) $(EMULATED_TESTS) $(PLAN_TESTS)
 
 unit: $(UNIT_TESTS)
 	$(PROVE) $(UNIT_TESTS)

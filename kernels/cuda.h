@@ -46,6 +46,8 @@ typedef struct dck_moment {
     float drop_path_rate; /* 0: no drop-path */
 } dck_moment;
 
+cudaError_t dck_cuda_set_moment(const dck_queue *queue, dck_moment *moment, dck_moment value); /* moment.cu */
+
 /* ---- depthwise.cu: groups = channels; relu on load ---- */
 
 cudaError_t dck_cuda_depthwise_forward(const dck_queue *queue, const dck_conv *k, dck_view x, const float *w,

@@ -12,6 +12,7 @@
 static const dc_option options[] = {
     {"split", "test|train", "which images (default test)"},
     {"batch", "N", "images in a step of each rank (default 64)"},
+    {"device", "auto|cpu|cuda", "what computes (default auto: a GPU when there is one)"},
     {"threads", "N", "threads of each rank (default: the cores shared out)"},
     {"json", NULL, "prints JSON"},
 };
@@ -97,7 +98,8 @@ static dc_status prepare(evaluation *e, const dc_args *args)
     DC_TRY(dc_args_int(args, "batch", 1, 65536, &batch));
     DC_TRY(dc_args_int(args, "threads", 1, 1024, &threads));
     DC_TRY(dc_dataset_open(dc_args_at(args, 1), &e->dataset));
-    DC_TRY(dc_backend_create("cpu", threads, &e->backend));
+    const char *device = dc_args_value(args, "device");
+    DC_TRY(dc_backend_create(device ? device : "auto", threads, e->world->local_rank, &e->backend));
     e->arena.backend = e->backend;
     DC_TRY(load_model(e, dc_args_at(args, 0), batch));
     e->confusion = dc_alloc_zeroed((size_t)e->network.classes * (size_t)e->network.classes * sizeof *e->confusion);

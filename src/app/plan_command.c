@@ -7,6 +7,7 @@
 
 static const dc_option options[] = {
     {"set", "SECTION.KEY=VALUE", "changes one key of the configuration; may be repeated"},
+    {"device", "auto|cpu|cuda", "what is to compute: [run] device"},
     {"ranks", "N", "ranks that the run will have (default: those that this command is started with)"},
     {"json", NULL, "prints JSON"},
 };

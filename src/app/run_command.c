@@ -11,15 +11,24 @@
         "set", "SECTION.KEY=VALUE", "changes one key of the configuration; may be repeated"                            \
     }
 
+#define DEVICE_OPTION                                                                                                  \
+    {                                                                                                                  \
+        "device", "auto|cpu|cuda", "what computes: [run] device"                                                       \
+    }
+
 static const dc_option options[] = {
     SET_OPTION,
+    DEVICE_OPTION,
     {"keys", NULL, "prints every key of the configuration with its default and meaning"},
 };
 static const dc_option train_options[] = {
     SET_OPTION,
+    DEVICE_OPTION,
     {"keys", NULL, "prints every key of the configuration with its default and meaning"},
     {"genotype", "GENOTYPE", "a name, a text or a file (default: genotype.txt of the run's folder)"},
 };
+
+enum { N_OPTIONS = sizeof options / sizeof options[0] };
 
 static const char restart_help[] =
     "CONFIG is an INI file such as those in input/. Start it with mpirun -np N (or srun) for N ranks.\n"
@@ -28,13 +37,13 @@ static const char restart_help[] =
     "exit status 75.";
 
 static const dc_command commands[] = {
-    {"run", "CONFIG", 1, 1, options, 2, "does the whole job: lookup graph, search, selection, training, evaluation",
+    {"run", "CONFIG", 1, 1, options, N_OPTIONS,
+     "does the whole job: lookup graph, search, selection, training, evaluation", restart_help},
+    {"lug", "CONFIG", 1, 1, options, N_OPTIONS, "builds or extends the lookup graph from search target to derived size",
      restart_help},
-    {"lug", "CONFIG", 1, 1, options, 2, "builds or extends the lookup graph from search target to derived size",
-     restart_help},
-    {"search", "CONFIG", 1, 1, options, 2,
+    {"search", "CONFIG", 1, 1, options, N_OPTIONS,
      "searches an architecture within the budget (with the lookup graph, if built)", restart_help},
-    {"train", "CONFIG", 1, 1, train_options, 3, "trains and evaluates a given architecture", restart_help},
+    {"train", "CONFIG", 1, 1, train_options, N_OPTIONS + 1, "trains and evaluates a given architecture", restart_help},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 

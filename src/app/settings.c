@@ -79,11 +79,11 @@ static const dc_key keys[] = {
      .type = DC_KEY_TEXT,
      .offset = AT(run.device),
      .size = SIZE(run.device),
-     .initial = "cpu",
+     .initial = "auto",
      .minimum = 1,
      .maximum = 1,
      .flags = DC_KEY_NO_HASH,
-     .help = "what computes: cpu"},
+     .help = "what computes: auto (a GPU a rank where the driver shows some, else the CPU), cpu, cuda"},
     {.section = "run",
      .name = "threads",
      .type = DC_KEY_INT,
@@ -223,6 +223,12 @@ dc_status dc_settings_load(const char *path, const dc_args *args, dc_settings *s
     const char *assignment;
     for (int i = 0; args && (assignment = dc_args_values(args, "set", i)) != NULL; i++)
         DC_TRY(dc_config_set(&dc_settings_schema, assignment, settings));
+    const char *device = args ? dc_args_value(args, "device") : NULL;
+    if (device) {
+        char chosen[64];
+        snprintf(chosen, sizeof chosen, "run.device=%s", device);
+        DC_TRY(dc_config_set(&dc_settings_schema, chosen, settings));
+    }
     if (!*settings->run.name) {
         const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path, *dot = strrchr(base, '.');
         size_t n = dot && dot > base ? (size_t)(dot - base) : strlen(base);

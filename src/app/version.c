@@ -1,5 +1,6 @@
 #include "base/version.h"
 #include "app/result.h"
+#include "backend/backend.h"
 #include "kernels.h"
 
 #include <cjson/cJSON.h>
@@ -41,6 +42,9 @@ void dc_version_print(FILE *out)
     list_libraries(all);
     fprintf(out, "dcanas %s\n", DC_VERSION);
     fprintf(out, "  compute  cpu, instruction set %s\n", dck_kernels_for(NULL)->isa);
+    char gpus[192];
+    dc_backend_gpus(gpus, sizeof gpus);
+    fprintf(out, "           cuda: %s\n", gpus);
     for (int i = 0; i < LIBRARIES; i++)
         fprintf(out, "  %-8s %s\n", all[i].name, all[i].version);
 }

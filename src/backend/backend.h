@@ -1,5 +1,5 @@
-/* The interface of a compute device. One implementation per device (cpu/, cuda/ later, and the plain-C reference of
- * the tests); nothing above this header knows which.
+/* The interface of a compute device. One implementation per device (cpu/, cuda/, and the plain-C reference of the
+ * tests); nothing above this header knows which.
  *
  * Shapes are checked once, in the graph; a kernel is prepared for a node and may trust them. All floats are float32.
  * How a tensor is laid out inside is the backend's own affair: a view names a channel range of a stored tensor, and
@@ -91,7 +91,7 @@ typedef struct dc_segment {
 typedef struct dc_sgd {
     float learning_rate, momentum, weight_decay;
     bool nesterov;
-    float grad_scale; /* gradients are multiplied by this first: clipping, averaging */
+    float clip; /* gradients are scaled down to this norm, over all segments, first; 0: no */
 } dc_sgd;
 
 typedef struct dc_adam {
@@ -101,6 +101,22 @@ typedef struct dc_adam {
 } dc_adam;
 
 typedef struct dc_backend dc_backend;
+
+/* Receives numbers that a device sends on its own. */
+enum { DC_LATER_FLOATS = 4 };
+typedef void (*dc_take)(void *context, const float values[DC_LATER_FLOATS]);
+
+/* Recorded runs of an executor, the backend's own. */
+typedef struct dc_runs dc_runs;
+
+/* The error of gradients that are not finite. */
+dc_status dc_backend_diverged(double learning_rate);
+
+/* What gradients of this norm are multiplied by, as torch.nn.utils.clip_grad_norm_; clip 0: 1. */
+static inline float dc_clip_scale(double norm, double clip)
+{
+    return clip > 0 && norm > clip ? (float)(clip / (norm + 1e-6)) : 1;
+}
 
 /* Every operation below is required. What is optional are abilities that save passes over memory, told by the layout
  * (graph/plan.h): relu folded into convolutions (folds_relu), concat by reference (concat_views), batch norm applied by
@@ -123,13 +139,34 @@ typedef struct dc_backend_interface {
     /* logical NCHW host floats, n images, to and from a view */
     dc_status (*write)(dc_backend *, dc_view view, int n_images, const float *nchw);
     dc_status (*read)(dc_backend *, dc_view view, int n_images, float *nchw);
-    dc_status (*sgd)(dc_backend *, int n_segments, const dc_segment *segments, const dc_sgd *sgd);
-    dc_status (*adam)(dc_backend *, int n_segments, const dc_segment *segments, const dc_adam *adam);
+    /* DC_ERR_INPUT when the gradients are not finite (training has diverged): nothing is changed then. norm, of all
+     * gradients before clipping: may be NULL, and then a device that computes on its own need not be waited for; it
+     * says in a later call that it met such gradients. */
+    dc_status (*sgd)(dc_backend *, int n_segments, const dc_segment *segments, const dc_sgd *sgd, double *norm);
     /* host result: the sum of squares of all gradients, accumulated in double in a fixed order */
     dc_status (*grad_norm_squared)(dc_backend *, int n_segments, const dc_segment *segments, double *sum);
-    /* Optional: the stream (a cudaStream_t) on which all of this is only enqueued, so that others can put their own
+    dc_status (*adam)(dc_backend *, int n_segments, const dc_segment *segments, const dc_adam *adam);
+
+    /* What follows is of devices that compute on their own while the host goes on, and NULL of others.
+     *
+     * The stream (a cudaStream_t) on which all of this is only enqueued, so that others can put their own
      * work before and after it. NULL: memory is the host's, and what has returned is done. */
     void *(*stream)(dc_backend *);
+    /* A run: forward (what = 0) or backward of a step, between open and close. The same run with the same operands is
+     * recorded and replayed at once from then on, as far as `recordable` (nothing but calls of the backend in it); then
+     * *replayed is true, and neither calls nor close must follow. close returns status or its own error. *runs starts
+     * as NULL, and destroy_runs is legal on it; the operands' addresses must stay what they are until then. */
+    dc_status (*open_run)(dc_backend *, dc_runs **runs, const dc_step *step, unsigned what, bool recordable,
+                          bool *replayed);
+    dc_status (*close_run)(dc_backend *, dc_runs *runs, dc_status status);
+    void (*destroy_runs)(dc_backend *, dc_runs *runs);
+    /* Begins to copy a batch to the device, while what was enqueued before is computed. The host's memory may be
+     * changed on return; the device's is valid until the second next call. */
+    dc_status (*stage_batch)(dc_backend *, const float *images, size_t n_floats, const int32_t *labels, size_t n_labels,
+                             const float **device_images, const int32_t **device_labels);
+    /* Begins to copy DC_LATER_FLOATS floats to the host, where `take` is called with them, in the order of these calls,
+     * during some later call of the backend, at the latest in sync. */
+    dc_status (*copy_out_later)(dc_backend *, const float *device, dc_take take, void *context);
 } dc_backend_interface;
 
 /* Looks after what others have put on the device, on which the backend's own work may wait (sums over ranks). */
@@ -141,16 +178,22 @@ typedef struct dc_watch {
 struct dc_backend {
     const dc_backend_interface *call;
     dc_plan_layout layout;
-    char description[96]; /* one line for logs: "cpu avx2, 2 threads" */
-    dc_watch watch;       /* called again and again while the host waits for the stream (in sync, copy_out, ...), with
-                             the length of this wait so far; an error ends the wait. check NULL: nobody watches */
+    char description[160]; /* one line for logs: "cpu avx2, 2 threads" */
+    dc_watch watch;        /* called again and again while the host waits for the stream (in sync, copy_out, ...), with
+                              the length of this wait so far; an error ends the wait. check NULL: nobody watches */
     /* implementation's data follows */
 };
 
-/* The registry: "cpu" (instruction set chosen at start; DCANAS_ISA=avx512|avx2|portable overrides). threads: OpenMP
- * threads of this rank, at least 1. Owned by the caller; dc_backend_destroy(NULL) is legal. */
-dc_status dc_backend_create(const char *name, int threads, dc_backend **backend);
+/* The registry: "cpu" (instruction set chosen at start; DCANAS_ISA=avx512|avx2|portable overrides), "cuda" where the
+ * program was built with it, and "auto": a GPU when the driver shows one, else the CPU; description says which, and why
+ * not. threads: OpenMP threads of this rank, at least 1; local_rank: among the ranks of this node, which of its GPUs
+ * (modulo their number). Owned by the caller; dc_backend_destroy(NULL) is legal. */
+dc_status dc_backend_create(const char *name, int threads, int local_rank, dc_backend **backend);
 void dc_backend_destroy(dc_backend *backend);
+
+/* The number of GPUs here, and a text of what was built in for them and what the driver shows, or why there are none.
+ */
+int dc_backend_gpus(char *text, size_t size);
 
 /* The backend's description; valid as long as it. */
 const char *dc_backend_description(const dc_backend *backend);

@@ -23,6 +23,7 @@ struct dc_executor {
     dc_view *views; /* storage of all argument arrays */
     float **pointers;
     const dc_kernel_args **followers;
+    dc_runs *runs; /* what the backend has recorded of forward and backward */
 };
 
 dc_status dc_step_arena_reserve(dc_step_arena *arena, size_t bytes)
@@ -41,6 +42,14 @@ void dc_step_arena_clear(dc_step_arena *arena)
         arena->backend->call->release(arena->backend, arena->memory, arena->bytes);
     arena->memory = NULL;
     arena->bytes = 0;
+}
+
+/* What was recorded has addresses built in. */
+static void forget_runs(dc_executor *e)
+{
+    if (e->runs)
+        e->backend->call->destroy_runs(e->backend, e->runs);
+    e->runs = NULL;
 }
 
 /* ---- addresses ---- */
@@ -78,6 +87,7 @@ static dc_norm_share norm_share_of(const dc_executor *e, const dc_plan_node *pla
 
 static void point_at_arena(dc_executor *e)
 {
+    forget_runs(e);
     e->base = e->arena->memory;
     e->images = NULL;
     for (int i = 0; i < e->graph->n_nodes; i++) {
@@ -194,6 +204,7 @@ void dc_executor_destroy(dc_executor *e)
 {
     if (!e)
         return;
+    forget_runs(e);
     dc_plan_destroy(e->plan);
     free(e->nodes);
     free(e->views);
@@ -209,6 +220,7 @@ const dc_plan *dc_executor_plan(const dc_executor *e)
 
 void dc_executor_bind(dc_executor *e, float *const *values, float *const *grads)
 {
+    forget_runs(e);
     for (int i = 0; i < e->graph->n_nodes; i++) {
         const dc_node *node = &e->graph->nodes[i];
         for (int p = 0; p < node->n_params; p++) {
@@ -227,9 +239,22 @@ static void prepare_step(dc_executor *e, const dc_step *step)
     point_at_images(e, step);
 }
 
-dc_status dc_executor_forward(dc_executor *e, const dc_step *step)
+/* Begins forward (what = 0) or backward; *done: it was replayed. */
+static dc_status open_run(dc_executor *e, const dc_step *step, unsigned what, bool recordable, bool *done)
 {
+    *done = false;
     prepare_step(e, step);
+    return e->backend->call->open_run ? e->backend->call->open_run(e->backend, &e->runs, step, what, recordable, done)
+                                      : DC_OK;
+}
+
+static dc_status close_run(dc_executor *e, dc_status status)
+{
+    return e->backend->call->close_run ? e->backend->call->close_run(e->backend, e->runs, status) : status;
+}
+
+static dc_status run_forward(dc_executor *e, const dc_step *step)
+{
     for (int i = 0; i < e->graph->n_nodes; i++) {
         bound_node *bound = &e->nodes[i];
         const dc_plan_node *planned = &e->plan->nodes[i];
@@ -240,6 +265,13 @@ dc_status dc_executor_forward(dc_executor *e, const dc_step *step)
         DC_TRY(e->backend->call->forward(e->backend, bound->kernel, &bound->args));
     }
     return DC_OK;
+}
+
+dc_status dc_executor_forward(dc_executor *e, const dc_step *step)
+{
+    bool done;
+    DC_TRY(open_run(e, step, 0, true, &done));
+    return done ? DC_OK : close_run(e, run_forward(e, step));
 }
 
 /* Computes again what node i is about to read and was not kept. */
@@ -319,9 +351,8 @@ static dc_status zero_param_gradients(dc_executor *e, int id)
     return DC_OK;
 }
 
-dc_status dc_executor_backward(dc_executor *e, const dc_step *step, unsigned what, dc_grad_hook hook, void *context)
+static dc_status run_backward(dc_executor *e, const dc_step *step, unsigned what, dc_grad_hook hook, void *context)
 {
-    prepare_step(e, step);
     if (what & DC_GRAD_ALPHA)
         DC_TRY(zero_softmax_gradients(e));
     for (int i = e->graph->n_nodes - 1; i >= 0; i--) {
@@ -344,21 +375,42 @@ dc_status dc_executor_backward(dc_executor *e, const dc_step *step, unsigned wha
     return DC_OK;
 }
 
+dc_status dc_executor_backward(dc_executor *e, const dc_step *step, unsigned what, dc_grad_hook hook, void *context)
+{
+    bool done;
+    DC_TRY(open_run(e, step, what, !hook, &done));
+    return done ? DC_OK : close_run(e, run_backward(e, step, what, hook, context));
+}
+
+static void take_main(void *context, const float result[DC_LATER_FLOATS])
+{
+    dc_metrics *metrics = context;
+    const double n = (double)result[3];
+    metrics->loss += (double)result[0] * n;
+    metrics->n += (int64_t)n;
+    metrics->top1 += (int64_t)result[1];
+    metrics->top5 += (int64_t)result[2];
+}
+
+static void take_auxiliary(void *context, const float result[DC_LATER_FLOATS])
+{
+    ((dc_metrics *)context)->auxiliary += (double)result[0] * (double)result[3];
+}
+
 dc_status dc_executor_metrics(dc_executor *e, dc_metrics *metrics)
 {
+    const dc_backend_interface *call = e->backend->call;
     for (int i = 0; i < e->graph->n_nodes; i++) {
         if (e->graph->nodes[i].op != DC_OP_CROSS_ENTROPY || !e->nodes[i].kernel)
             continue;
-        float result[4];
-        DC_TRY(e->backend->call->copy_out(e->backend, result, e->nodes[i].args.output.data, sizeof result));
-        double n = (double)result[3];
-        if (e->graph->nodes[i].auxiliary) {
-            metrics->auxiliary += (double)result[0] * n;
+        const dc_take take = e->graph->nodes[i].auxiliary ? take_auxiliary : take_main;
+        const float *from = e->nodes[i].args.output.data;
+        float result[DC_LATER_FLOATS];
+        if (call->copy_out_later) {
+            DC_TRY(call->copy_out_later(e->backend, from, take, metrics));
         } else {
-            metrics->loss += (double)result[0] * n;
-            metrics->n += (int64_t)n;
-            metrics->top1 += (int64_t)result[1];
-            metrics->top5 += (int64_t)result[2];
+            DC_TRY(call->copy_out(e->backend, result, from, sizeof result));
+            take(metrics, result);
         }
     }
     return DC_OK;

@@ -45,7 +45,8 @@ typedef struct dc_metrics {
     int64_t n, top1, top5;
 } dc_metrics;
 
-/* Adds the last forward's figures to *metrics. */
+/* Adds the last forward's figures to *metrics, on a device that computes on its own at the latest when the backend's
+ * sync returns: *metrics must live until then, and be read after it. */
 dc_status dc_executor_metrics(dc_executor *executor, dc_metrics *metrics);
 
 /* For tests: a node's value or gradient of the last step as NCHW (batch-free: plain). The value must have been kept

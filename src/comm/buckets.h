@@ -39,8 +39,8 @@ dc_status dc_buckets_begin(dc_buckets *buckets, const bool *expected);
  * to the reduction from now on and may not be touched before dc_buckets_finish. */
 dc_status dc_buckets_done(dc_buckets *buckets, int index);
 
-/* After backward: waits for the rest (the stream does). grads then hold the SUM over ranks (the mean is the optimizer's
- * grad_scale). It is an error when an expected parameter did not complete. */
+/* After backward: waits for the rest (the stream does). grads then hold the SUM over ranks (each rank's are of the mean
+ * over all ranks' images). It is an error when an expected parameter did not complete. */
 dc_status dc_buckets_finish(dc_buckets *buckets);
 
 /* A dc_watch of backend/backend.h, whose context is the buckets: DC_ERR_COMM when their sums have failed or are waited

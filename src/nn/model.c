@@ -1,6 +1,5 @@
 #include "nn/model.h"
 
-#include <math.h>
 #include <stdlib.h>
 
 static dc_status bind(dc_model *model, dc_params *params)
@@ -53,23 +52,13 @@ void dc_model_destroy(dc_model *model)
     free(model);
 }
 
-dc_status dc_model_sgd(dc_model *model, const dc_sgd_options *options, double learning_rate, double *norm_out)
+dc_status dc_model_sgd(dc_model *model, const dc_sgd_options *options, double learning_rate, double *norm)
 {
     dc_backend *backend = model->params->backend;
     dc_sgd sgd = {.learning_rate = (float)learning_rate,
                   .momentum = (float)options->momentum,
                   .weight_decay = (float)options->weight_decay,
                   .nesterov = options->nesterov,
-                  .grad_scale = 1};
-    double sum = 0;
-    DC_TRY(backend->call->grad_norm_squared(backend, model->n_weights, model->weights, &sum));
-    double norm = sqrt(sum);
-    if (!isfinite(norm))
-        return dc_fail(DC_ERR_INPUT, "training diverged: the gradient is not finite; lower learning_rate (now %g)",
-                       learning_rate);
-    if (options->clip > 0 && norm > options->clip)
-        sgd.grad_scale = (float)(options->clip / (norm + 1e-6));
-    if (norm_out)
-        *norm_out = norm;
-    return backend->call->sgd(backend, model->n_weights, model->weights, &sgd);
+                  .clip = (float)options->clip};
+    return backend->call->sgd(backend, model->n_weights, model->weights, &sgd, norm);
 }

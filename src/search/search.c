@@ -22,17 +22,9 @@ static dc_status next_step(dc_searcher *s, dc_loader *loader, dc_step *step)
 {
     const dc_batch *batch = NULL;
     DC_TRY_ALL(s->job->comm, dc_loader_next(loader, &batch));
-    *step = (dc_step){.images = dc_batch_view(batch, s->model->graph, s->backend->layout.lane),
-                      .labels = batch->labels,
-                      .n_images = batch->n_images,
-                      .n_global = batch->n_global,
-                      .training = true,
-                      .momentum = 0.1f,
-                      .seed = s->job->seed,
-                      .index = (uint32_t)s->at.step,
-                      .first_image = (uint32_t)batch->first_image};
+    *step = (dc_step){.training = true, .momentum = 0.1f, .seed = s->job->seed, .index = (uint32_t)s->at.step};
     s->images += batch->n_global;
-    return DC_OK;
+    return dc_comm_alone(s->job->comm, dc_batch_stage(s->backend, s->model->graph, batch, step));
 }
 
 /* The gradients in `what`, this rank's or (of weights) summed over ranks when the reducer is through. */
@@ -110,7 +102,7 @@ static dc_status weight_step(dc_searcher *s)
     dc_step step;
     DC_TRY(next_step(s, s->train_loader, &step));
     DC_TRY(dc_comm_alone(comm, dc_reducer_begin(s->reducer, s->model->graph)));
-    DC_TRY(dc_comm_alone(comm, gradients(s, &step, DC_GRAD_WEIGHTS, dc_reducer_hook, &s->at.training)));
+    DC_TRY(dc_comm_alone(comm, gradients(s, &step, DC_GRAD_WEIGHTS, dc_reducer_hook_of(s->reducer), &s->at.training)));
     DC_TRY(dc_comm_alone(comm, dc_reducer_finish(s->reducer)));
     double rate = dc_schedule_rate(&s->schedule, (double)s->at.step / s->steps);
     return dc_model_sgd(s->model, &s->job->options->sgd, rate, NULL);
@@ -229,11 +221,18 @@ static dc_status tell_epoch(dc_searcher *s, int epoch)
     return dc_events_write(s->job->events, event);
 }
 
+/* Before they are read. */
+static dc_status complete_metrics(dc_searcher *s)
+{
+    return dc_comm_alone(s->job->comm, s->backend->call->sync(s->backend));
+}
+
 static dc_status tell_progress(dc_searcher *s)
 {
     const dc_hooks *hooks = &s->job->hooks;
     if (s->at.step % s->steps == 0 || !dc_pace_tells(&s->pace)) /* an epoch's figures start anew after its end */
         return DC_OK;
+    DC_TRY(complete_metrics(s));
     double done = (double)s->at.step / (double)s->total_steps, elapsed = dc_pace_elapsed(&s->pace);
     const dc_metrics *t = &s->at.training, *v = &s->at.validation;
     dc_search_result now;
@@ -271,8 +270,10 @@ static dc_status search_step(dc_searcher *s)
         DC_TRY(alpha_step(s));
     DC_TRY(weight_step(s));
     int64_t done = s->at.step + 1, every = s->total_steps / TRACE_ROWS + 1;
-    if (done % every == 0 || done % s->steps == 0)
+    if (done % every == 0 || done % s->steps == 0) {
+        DC_TRY(complete_metrics(s));
         DC_TRY(write_trace(s, done));
+    }
     s->at.step = done;
     return done % s->steps == 0 ? end_epoch(s) : DC_OK;
 }

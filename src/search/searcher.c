@@ -215,6 +215,7 @@ dc_status dc_searcher_save(dc_searcher *s)
     if (!s->job->checkpoint)
         return DC_OK;
     double own[N_OWN];
+    DC_TRY(dc_comm_alone(comm, s->backend->call->sync(s->backend))); /* the metrics are complete */
     dc_metrics_pack(&s->at.training, own);
     dc_metrics_pack(&s->at.validation, own + DC_METRICS_NUMBERS);
     dc_blobs ranks;
@@ -276,6 +277,7 @@ dc_status dc_searcher_open(dc_searcher *s)
 
 void dc_searcher_close(dc_searcher *s)
 {
+    s->backend->call->sync(s->backend); /* no metrics are still to come */
     dc_csv_close(s->csv);
     dc_reducer_destroy(s->reducer);
     dc_deriver_destroy(s->deriver);

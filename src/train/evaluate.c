@@ -4,11 +4,21 @@
 
 #include <stdlib.h>
 
-dc_view dc_batch_view(const dc_batch *batch, const dc_graph *graph, int lane)
+dc_status dc_batch_stage(dc_backend *backend, const dc_graph *graph, const dc_batch *batch, dc_step *step)
 {
-    dc_shape shape = graph->nodes[graph->input].shape;
-    size_t stride = (size_t)shape.c * (size_t)shape.h * (size_t)shape.w * (size_t)lane;
-    return (dc_view){.data = (float *)batch->images, .shape = shape, .stride = stride}; /* an input is only read */
+    const size_t lane = (size_t)backend->layout.lane, blocks = ((size_t)batch->n_images + lane - 1) / lane;
+    const dc_shape shape = graph->nodes[graph->input].shape;
+    const size_t stride = (size_t)shape.c * (size_t)shape.h * (size_t)shape.w * lane;
+    const float *images = batch->images;
+    step->labels = batch->labels;
+    step->n_images = batch->n_images;
+    step->n_global = batch->n_global;
+    step->first_image = (uint32_t)batch->first_image;
+    if (backend->call->stage_batch)
+        DC_TRY(backend->call->stage_batch(backend, batch->images, blocks * stride, batch->labels, blocks * lane,
+                                          &images, &step->labels));
+    step->images = (dc_view){.data = (float *)images, .shape = shape, .stride = stride}; /* an input is only read */
+    return DC_OK;
 }
 
 dc_status dc_metrics_sum(const dc_comm *comm, dc_metrics *metrics)
@@ -44,14 +54,11 @@ static dc_status evaluate_batches(dc_model *model, dc_loader *loader, float *log
     for (;;) {
         DC_TRY(dc_loader_next(loader, &batch));
         if (!batch)
-            return DC_OK;
+            return model->params->backend->call->sync(model->params->backend);
         if (batch->n_images == 0)
             continue;
-        dc_step step = {.images = dc_batch_view(batch, model->graph, model->params->backend->layout.lane),
-                        .labels = batch->labels,
-                        .n_images = batch->n_images,
-                        .index = batch->step,
-                        .first_image = (uint32_t)batch->first_image};
+        dc_step step = {.index = batch->step};
+        DC_TRY(dc_batch_stage(model->params->backend, model->graph, batch, &step));
         DC_TRY(dc_executor_forward(model->executor, &step));
         DC_TRY(dc_executor_metrics(model->executor, metrics));
         if (confusion)

@@ -14,7 +14,8 @@ dc_status dc_evaluate(dc_model *model, dc_loader *loader, const dc_comm *comm, i
 /* Adds up metrics over ranks, in place. Collective. */
 dc_status dc_metrics_sum(const dc_comm *comm, dc_metrics *metrics);
 
-/* A loader's batch as a step's images. */
-dc_view dc_batch_view(const dc_batch *batch, const dc_graph *graph, int lane);
+/* Makes a loader's batch a step's images and labels, and their numbers; where the device has memory of its own it is
+ * being copied there on return. */
+dc_status dc_batch_stage(dc_backend *backend, const dc_graph *graph, const dc_batch *batch, dc_step *step);
 
 #endif

@@ -127,6 +127,11 @@ dc_status dc_reducer_hook(void *context, const dc_graph *graph, int node)
     return DC_OK;
 }
 
+dc_grad_hook dc_reducer_hook_of(const dc_reducer *r)
+{
+    return r->comm->size > 1 ? dc_reducer_hook : NULL;
+}
+
 dc_status dc_reducer_add_nothing(dc_reducer *r, const dc_graph *graph)
 {
     dc_backend *backend = r->params->backend;

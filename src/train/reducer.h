@@ -3,6 +3,7 @@
 #ifndef DC_TRAIN_REDUCER_H
 #define DC_TRAIN_REDUCER_H
 
+#include "backend/executor.h"
 #include "comm/buckets.h"
 #include "nn/params.h"
 
@@ -24,7 +25,8 @@ void dc_reducer_destroy(dc_reducer *reducer);
 
 /* Before backward through this graph, the same on every rank. */
 dc_status dc_reducer_begin(dc_reducer *reducer, const dc_graph *graph);
-/* A dc_grad_hook whose context is the reducer. */
+/* A dc_grad_hook whose context is the reducer, and that hook where there is anything to sum, else NULL. */
+dc_grad_hook dc_reducer_hook_of(const dc_reducer *reducer);
 dc_status dc_reducer_hook(void *reducer, const dc_graph *graph, int node);
 /* In place of backward for a rank that has no images: its gradients are zero. */
 dc_status dc_reducer_add_nothing(dc_reducer *reducer, const dc_graph *graph);

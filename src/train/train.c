@@ -14,18 +14,15 @@ static dc_status gradients(dc_trainer *t, const dc_batch *batch)
     const dc_train_options *o = t->job->options;
     if (batch->n_images == 0)
         return dc_reducer_add_nothing(t->reducer, t->model->graph);
-    dc_step step = {.images = dc_batch_view(batch, t->model->graph, t->backend->layout.lane),
-                    .labels = batch->labels,
-                    .n_images = batch->n_images,
-                    .n_global = batch->n_global,
-                    .training = true,
+    dc_step step = {.training = true,
                     .drop_path_rate = (float)(o->drop_path_rate * t->at.epoch / o->epochs),
                     .momentum = 0.1f,
                     .seed = t->job->seed,
-                    .index = (uint32_t)t->at.epoch * t->steps + (uint32_t)t->at.step,
-                    .first_image = (uint32_t)batch->first_image};
+                    .index = (uint32_t)t->at.epoch * t->steps + (uint32_t)t->at.step};
+    DC_TRY(dc_batch_stage(t->backend, t->model->graph, batch, &step));
     DC_TRY(dc_executor_forward(t->model->executor, &step));
-    DC_TRY(dc_executor_backward(t->model->executor, &step, DC_GRAD_WEIGHTS, dc_reducer_hook, t->reducer));
+    DC_TRY(
+        dc_executor_backward(t->model->executor, &step, DC_GRAD_WEIGHTS, dc_reducer_hook_of(t->reducer), t->reducer));
     return dc_executor_metrics(t->model->executor, &t->at.metrics);
 }
 
@@ -58,6 +55,7 @@ static dc_status report_progress(dc_trainer *t)
 {
     if (!dc_pace_tells(&t->pace))
         return DC_OK;
+    DC_TRY(dc_comm_alone(t->job->comm, t->backend->call->sync(t->backend))); /* the metrics are complete */
     const dc_train_options *o = t->job->options;
     double done = (t->at.epoch + (double)t->at.step / t->steps) / o->epochs;
     double elapsed = dc_pace_elapsed(&t->pace);
@@ -110,6 +108,7 @@ static dc_status end_epoch(dc_trainer *t)
 {
     const dc_comm *comm = t->job->comm;
     dc_train_result *r = &t->at.result;
+    DC_TRY(dc_comm_alone(comm, t->backend->call->sync(t->backend)));
     dc_metrics training = t->at.metrics, evaluation;
     DC_TRY(dc_metrics_sum(comm, &training));
     DC_TRY(dc_trainer_average_statistics(t));

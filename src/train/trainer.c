@@ -246,7 +246,9 @@ dc_status dc_trainer_save(dc_trainer *t)
     if (!t->job->checkpoint)
         return DC_OK;
     double *own = dc_alloc(own_bytes(t));
-    dc_status status = own ? pack_own(t, own) : DC_ERR_MEMORY;
+    dc_status status = t->backend->call->sync(t->backend); /* the metrics are complete */
+    if (status == DC_OK)
+        status = own ? pack_own(t, own) : DC_ERR_MEMORY;
     status = dc_comm_agree(comm, status);
     dc_blobs ranks = {0};
     if (status == DC_OK)
@@ -299,6 +301,7 @@ dc_status dc_trainer_open(dc_trainer *t)
 
 void dc_trainer_close(dc_trainer *t)
 {
+    t->backend->call->sync(t->backend); /* no metrics are still to come */
     dc_csv_close(t->csv);
     dc_reducer_destroy(t->reducer);
     dc_loader_destroy(t->train_loader);

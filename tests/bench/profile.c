@@ -105,19 +105,14 @@ static dc_status backward(dc_backend *backend, const dc_kernel *kernel, const dc
         return status_;                                                                                                \
     } while (0)
 
-static dc_status sgd(dc_backend *backend, int n, const dc_segment *segments, const dc_sgd *options)
+static dc_status sgd(dc_backend *backend, int n, const dc_segment *segments, const dc_sgd *options, double *norm)
 {
-    WATCH_OPTIMIZER("SGD", inner->sgd(backend, n, segments, options));
+    WATCH_OPTIMIZER("SGD with norm", inner->sgd(backend, n, segments, options, norm));
 }
 
 static dc_status adam(dc_backend *backend, int n, const dc_segment *segments, const dc_adam *options)
 {
     WATCH_OPTIMIZER("Adam", inner->adam(backend, n, segments, options));
-}
-
-static dc_status grad_norm_squared(dc_backend *backend, int n, const dc_segment *segments, double *sum)
-{
-    WATCH_OPTIMIZER("gradient norm", inner->grad_norm_squared(backend, n, segments, sum));
 }
 
 void profile_attach(dc_backend *backend)
@@ -129,7 +124,6 @@ void profile_attach(dc_backend *backend)
     watched.backward = backward;
     watched.sgd = sgd;
     watched.adam = adam;
-    watched.grad_norm_squared = grad_norm_squared;
     backend->call = &watched;
 }
 

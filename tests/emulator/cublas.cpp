@@ -143,6 +143,10 @@ void multiply(const product &p, const matrix &a, const matrix &b, const matrix &
 } // namespace
 
 extern "C" {
+size_t cublasLtGetVersion(void)
+{
+    return CUBLAS_VERSION;
+}
 
 const char *cublasLtGetStatusString(cublasStatus_t status)
 {

@@ -91,15 +91,8 @@ static void take_step(training *t, const dc_comm *comm, int i)
     dc_metrics metrics = {0};
     CHECK_OK(dc_loader_next(t->loader, &batch));
     CHECK(batch);
-    const dc_step step = {.images = dc_batch_view(batch, t->model->graph, t->backend->layout.lane),
-                          .labels = batch->labels,
-                          .n_images = batch->n_images,
-                          .n_global = batch->n_global,
-                          .training = true,
-                          .drop_path_rate = 0.3f,
-                          .seed = 11,
-                          .index = (uint32_t)i,
-                          .first_image = (uint32_t)batch->first_image};
+    dc_step step = {.training = true, .drop_path_rate = 0.3f, .seed = 11, .index = (uint32_t)i};
+    CHECK_OK(dc_batch_stage(t->backend, t->model->graph, batch, &step));
     CHECK_OK(dc_reducer_begin(t->reducer, t->model->graph));
     if (batch->n_images > 0) {
         CHECK_OK(dc_executor_forward(t->model->executor, &step));
@@ -182,7 +175,7 @@ static void check_follows(const dc_comm *world, const dc_dataset *dataset)
 {
     dc_backend *backend;
     const dc_comm alone = dc_comm_self();
-    CHECK_OK(dc_backend_create("cpu", 1, &backend));
+    CHECK_OK(dc_backend_create("cpu", 1, 0, &backend));
     training one = train(&alone, backend, dataset), all = train(world, backend, dataset);
     for (int i = 0; i < STEPS; i++) {
         CHECK(close_to(all.loss[i], one.loss[i], 1e-5));
@@ -205,7 +198,7 @@ static void check_equal_start(const dc_comm *comm, const dc_dataset *dataset)
     training t = {0};
     float weights[8 * 3 * 3];
     dc_reducer *reducer = NULL;
-    CHECK_OK(dc_backend_create("cpu", 1, &t.backend));
+    CHECK_OK(dc_backend_create("cpu", 1, 0, &t.backend));
     t.arena.backend = t.backend;
     open_training(&t, comm, dataset);
     const int item = dc_params_find(t.params, "first.weight");

@@ -101,13 +101,30 @@ static dc_status reference_read(dc_backend *backend, dc_view view, int n_images,
     return DC_OK;
 }
 
-static dc_status reference_sgd(dc_backend *backend, int n, const dc_segment *segments, const dc_sgd *o)
+static dc_status reference_grad_norm_squared(dc_backend *backend, int n, const dc_segment *segments, double *sum)
 {
     (void)backend;
+    *sum = 0;
+    for (int s = 0; s < n; s++)
+        for (size_t i = 0; i < segments[s].count; i++)
+            *sum += (double)segments[s].grad[i] * (double)segments[s].grad[i];
+    return DC_OK;
+}
+
+static dc_status reference_sgd(dc_backend *backend, int n, const dc_segment *segments, const dc_sgd *o,
+                               double *norm_out)
+{
+    double sum;
+    DC_TRY(reference_grad_norm_squared(backend, n, segments, &sum));
+    const double norm = sqrt(sum), scale = (double)dc_clip_scale(norm, (double)o->clip);
+    if (!isfinite(norm))
+        return dc_backend_diverged((double)o->learning_rate);
+    if (norm_out)
+        *norm_out = norm;
     for (int s = 0; s < n; s++)
         for (size_t i = 0; i < segments[s].count; i++) {
             double value = (double)segments[s].value[i], momentum = (double)o->momentum;
-            double g = (double)segments[s].grad[i] * (double)o->grad_scale + (double)o->weight_decay * value;
+            double g = (double)segments[s].grad[i] * scale + (double)o->weight_decay * value;
             double v = momentum * (double)segments[s].first[i] + g;
             segments[s].first[i] = (float)v;
             segments[s].value[i] = (float)(value - (double)o->learning_rate * (o->nesterov ? g + momentum * v : v));
@@ -131,16 +148,6 @@ static dc_status reference_adam(dc_backend *backend, int n, const dc_segment *se
             segments[s].value[i] =
                 (float)(value - (double)o->learning_rate * m_hat / (sqrt(v_hat) + (double)o->epsilon));
         }
-    return DC_OK;
-}
-
-static dc_status reference_grad_norm_squared(dc_backend *backend, int n, const dc_segment *segments, double *sum)
-{
-    (void)backend;
-    *sum = 0;
-    for (int s = 0; s < n; s++)
-        for (size_t i = 0; i < segments[s].count; i++)
-            *sum += (double)segments[s].grad[i] * (double)segments[s].grad[i];
     return DC_OK;
 }
 

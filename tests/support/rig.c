@@ -19,7 +19,21 @@ void rig_ok(dc_status status)
 
 bool rig_runs(const char *isa)
 {
-    return dck_kernels_for(isa) != NULL;
+    char what[192];
+    const char *only = getenv("DCANAS_TEST_DEVICE");
+    if (only && strcmp(only, isa) != 0)
+        return false;
+    return strcmp(isa, "cuda") == 0 ? dc_backend_gpus(what, sizeof what) > 0 : dck_kernels_for(isa) != NULL;
+}
+
+dc_backend *rig_backend(const char *isa)
+{
+    dc_backend *backend = NULL;
+    const bool gpu = strcmp(isa, "cuda") == 0;
+    if (!gpu)
+        setenv("DCANAS_ISA", isa, 1);
+    rig_ok(dc_backend_create(gpu ? "cuda" : "cpu", 2, 0, &backend));
+    return backend;
 }
 
 static size_t elements(const dc_graph *graph, int node)
@@ -48,8 +62,7 @@ rig *rig_create(const char *isa, dc_graph *training, dc_graph *inference, const 
     assert_non_null(r);
     r->batch = batch;
     r->classes = classes;
-    setenv("DCANAS_ISA", isa, 1);
-    rig_ok(dc_backend_create("cpu", 2, &r->backend));
+    r->backend = rig_backend(isa);
     assert_non_null(strstr(dc_backend_description(r->backend), isa));
     rig_ok(dc_params_create(r->backend, &r->params));
     if (also)
@@ -121,6 +134,7 @@ dc_metrics rig_metrics(rig *r, const dc_model *model)
 {
     dc_metrics metrics = {0};
     rig_ok(dc_executor_metrics(model->executor, &metrics));
+    rig_ok(r->backend->call->sync(r->backend));
     assert_int_equal(metrics.n, r->batch);
     metrics.loss /= r->batch;
     metrics.auxiliary /= r->batch;

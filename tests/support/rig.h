@@ -24,7 +24,10 @@ rig *rig_create(const char *isa, dc_graph *training, dc_graph *inference, const 
                 int keep);
 void rig_destroy(rig *r);
 
-/* Whether this machine runs the instruction set. */
+/* A backend of its own: an instruction set of the CPU, or "cuda". */
+dc_backend *rig_backend(const char *isa);
+
+/* Whether this machine runs it; the environment's DCANAS_TEST_DEVICE: the only one that is to be tested. */
 bool rig_runs(const char *isa);
 
 /* Loads the images and labels of a seed, runs forward, and backward for the gradients in `what` (0: none). */

@@ -270,18 +270,25 @@ static void check_case(dc_backend *backend, dc_backend *reference, const op_case
     dc_graph_destroy(g);
 }
 
-static void check_isa(const char *isa)
+static void check_backend(dc_backend *backend)
 {
-    dc_backend *backend, *reference;
-    if (dc_cpu_backend_create_isa(isa, 2, &backend) != DC_OK) {
-        print_message("# this machine does not run %s: not tested\n", isa);
-        return; /* cmocka's skip() is a failure in TAP */
-    }
+    dc_backend *reference;
     must(dc_reference_backend_create(&reference));
     for (int i = 0; i < N_CASES; i++)
         check_case(backend, reference, &cases[i]);
     dc_backend_destroy(reference);
     dc_backend_destroy(backend);
+}
+
+static void check_isa(const char *isa)
+{
+    dc_backend *backend;
+    if (getenv("DCANAS_TEST_DEVICE"))
+        print_message("# %s: another device is tested\n", isa);
+    else if (dc_cpu_backend_create_isa(isa, 2, &backend) == DC_OK)
+        check_backend(backend);
+    else
+        print_message("# this machine does not run %s: not tested\n", isa); /* cmocka's skip() is a failure in TAP */
 }
 
 static void avx512_conforms(void **state)
@@ -300,6 +307,19 @@ static void portable_conforms(void **state)
 {
     (void)state;
     check_isa("portable");
+}
+
+static void a_gpu_conforms(void **state)
+{
+    (void)state;
+    char what[192];
+    dc_backend *backend;
+    if (dc_backend_gpus(what, sizeof what) == 0) {
+        print_message("# not tested on a GPU: %s\n", what);
+        return;
+    }
+    must(dc_backend_create("cuda", 1, 0, &backend));
+    check_backend(backend);
 }
 
 /* A batch norm of numbers far from zero keeps its digits. */
@@ -444,6 +464,7 @@ int main(void)
         cmocka_unit_test(avx512_conforms),
         cmocka_unit_test(avx2_conforms),
         cmocka_unit_test(portable_conforms),
+        cmocka_unit_test(a_gpu_conforms),
         cmocka_unit_test(batch_norm_keeps_its_digits),
         cmocka_unit_test(threads_change_no_bit),
     };

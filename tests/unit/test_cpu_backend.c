@@ -23,7 +23,7 @@ static void must(dc_status status)
 static int create(void **state)
 {
     dc_backend *backend;
-    must(dc_backend_create("cpu", 2, &backend));
+    must(dc_backend_create("cpu", 2, 0, &backend));
     *state = backend;
     return 0;
 }
@@ -38,15 +38,15 @@ static void names_are_checked(void **state)
 {
     (void)state;
     dc_backend *backend;
-    assert_int_equal(dc_backend_create("gpu", 1, &backend), DC_ERR_INPUT);
+    assert_int_equal(dc_backend_create("gpu", 1, 0, &backend), DC_ERR_INPUT);
     assert_non_null(strstr(dc_status_message(), "cpu"));
-    assert_int_equal(dc_backend_create("cpu", 0, &backend), DC_ERR_INPUT);
+    assert_int_equal(dc_backend_create("cpu", 0, 0, &backend), DC_ERR_INPUT);
     setenv("DCANAS_ISA", "avx1024", 1);
-    assert_int_equal(dc_backend_create("cpu", 1, &backend), DC_ERR_INPUT);
+    assert_int_equal(dc_backend_create("cpu", 1, 0, &backend), DC_ERR_INPUT);
     assert_non_null(strstr(dc_status_message(), "DCANAS_ISA"));
     assert_non_null(strstr(dc_status_message(), "portable"));
     setenv("DCANAS_ISA", "portable", 1);
-    must(dc_backend_create("cpu", 3, &backend));
+    must(dc_backend_create("cpu", 3, 0, &backend));
     assert_string_equal(dc_backend_description(backend), "cpu portable, 3 threads");
     dc_backend_destroy(backend);
     unsetenv("DCANAS_ISA");
@@ -170,10 +170,10 @@ static void assert_models_close(const model *a, const model *b, double tolerance
 
 static void run_optimizer(dc_backend *b, model *m, int which, uint32_t step)
 {
-    const dc_sgd sgd = {0.1f, 0.9f, 3e-2f, which == 1, 0.7f};
+    const dc_sgd sgd = {0.1f, 0.9f, 3e-2f, which == 1, 50};
     const dc_adam adam = {0.01f, 0.5f, 0.999f, 1e-8f, 1e-2f, step};
     if (which < 2)
-        must(b->call->sgd(b, N_SEGMENTS, m->segments, &sgd));
+        must(b->call->sgd(b, N_SEGMENTS, m->segments, &sgd, NULL));
     else
         must(b->call->adam(b, N_SEGMENTS, m->segments, &adam));
 }
@@ -181,7 +181,7 @@ static void run_optimizer(dc_backend *b, model *m, int which, uint32_t step)
 static void optimizers_conform(void **state)
 {
     dc_backend *b = *state, *one, *reference;
-    must(dc_backend_create("cpu", 1, &one));
+    must(dc_backend_create("cpu", 1, 0, &one));
     must(dc_reference_backend_create(&reference));
     for (int which = 0; which < 3; which++) { /* sgd, with Nesterov, adam */
         model ours = model_create(), single = model_create(), theirs = model_create();
@@ -203,7 +203,7 @@ static void optimizers_conform(void **state)
 static void gradient_norm_is_exact_and_reproducible(void **state)
 {
     dc_backend *b = *state, *three, *reference;
-    must(dc_backend_create("cpu", 3, &three));
+    must(dc_backend_create("cpu", 3, 0, &three));
     must(dc_reference_backend_create(&reference));
     model m = model_create();
     double ours, again, theirs;

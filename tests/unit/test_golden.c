@@ -19,7 +19,7 @@ static const double tolerance = 1e-4;
 
 enum { OP_BATCH = 18, OP_CHANNELS = 4, OP_CLASSES = 5, MOST_TESTS = 256 };
 
-static const char *const isas[] = {"portable", "avx2", "avx512"};
+static const char *const isas[] = {"portable", "avx2", "avx512", "cuda"};
 
 static void check_number(const golden *g, const char *kind, const char *name, double x)
 {
@@ -320,9 +320,7 @@ enum { OPTIMIZER_COUNT = 37, OPTIMIZER_STEPS = 5 };
 static void check_optimizer(const char *isa, const char *name)
 {
     golden *g = golden_open("optimizers", name);
-    setenv("DCANAS_ISA", isa, 1);
-    dc_backend *backend = NULL;
-    rig_ok(dc_backend_create("cpu", 2, &backend));
+    dc_backend *backend = rig_backend(isa);
     size_t bytes = OPTIMIZER_COUNT * sizeof(float);
     void *memory[4];
     for (int i = 0; i < 4; i++)
@@ -336,8 +334,7 @@ static void check_optimizer(const char *isa, const char *name)
     dc_sgd sgd = {.learning_rate = 0.1f,
                   .momentum = plain ? 0 : 0.9f,
                   .weight_decay = plain ? 0 : 1e-2f,
-                  .nesterov = strcmp(name, "sgd_nesterov") == 0,
-                  .grad_scale = 1};
+                  .nesterov = strcmp(name, "sgd_nesterov") == 0};
     dc_adam adam = {.learning_rate = 0.1f, .beta1 = 0.5f, .beta2 = 0.999f, .epsilon = 1e-8f, .weight_decay = 1e-2f};
     for (uint32_t step = 1; step <= OPTIMIZER_STEPS; step++) {
         char text[32];
@@ -349,7 +346,7 @@ static void check_optimizer(const char *isa, const char *name)
         if (strcmp(name, "adam") == 0)
             rig_ok(backend->call->adam(backend, 1, &segment, &adam));
         else
-            rig_ok(backend->call->sgd(backend, 1, &segment, &sgd));
+            rig_ok(backend->call->sgd(backend, 1, &segment, &sgd, NULL));
         rig_ok(backend->call->copy_out(backend, host, segment.value, bytes));
         snprintf(text, sizeof text, "step.%u", step);
         golden_check(g, "updated", text, host, OPTIMIZER_COUNT, 1e-6);

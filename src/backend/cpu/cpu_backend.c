@@ -1,5 +1,6 @@
 #include "backend/cpu/cpu_internal.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -104,94 +105,26 @@ static dc_status cpu_read(dc_backend *backend, dc_view view, int n_images, float
 
 /* ---- kernels ---- */
 
-static uint64_t bits_of(float x)
-{
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
-
-static bool has_mask(dc_op op)
-{
-    return op == DC_OP_DROP_PATH || op == DC_OP_DROPOUT;
-}
-
-static void describe(const dc_graph *g, int id, int batch, bool relu_input, dc_kernel *kernel)
-{
-    const dc_node *node = &g->nodes[id];
-    const dc_attr *a = &node->attr;
-    const int feature = node->op == DC_OP_MIX ? 1 : 0; /* a mix's first input is the softmax */
-    *kernel = (dc_kernel){.op = &dc_cpu_ops[node->op],
-                          .attr = *a,
-                          .conv = {a->kernel, a->stride, a->pad_begin, a->pad_end, a->dilation, a->groups, relu_input},
-                          .pool = {a->kernel, a->stride, a->pad_begin},
-                          .stream = has_mask(node->op) ? dc_rng_stream(node->name) : 0,
-                          .n_inputs = node->n_inputs,
-                          .blocks = (batch + DCK_LANES - 1) / DCK_LANES,
-                          .input = node->n_inputs ? g->nodes[node->inputs[feature]].shape : (dc_shape){0, 0, 0},
-                          .output = node->shape};
-    const dc_kernel *k = kernel;
-    kernel->key = (dc_cpu_key){{(uint64_t)node->op,
-                                (uint64_t)a->out_c,
-                                (uint64_t)a->kernel,
-                                (uint64_t)a->stride,
-                                (uint64_t)a->pad_begin,
-                                (uint64_t)a->pad_end,
-                                (uint64_t)a->dilation,
-                                (uint64_t)a->groups,
-                                a->affine,
-                                bits_of(a->rate),
-                                bits_of(a->smoothing),
-                                bits_of(a->weight),
-                                (uint64_t)k->input.c,
-                                (uint64_t)k->input.h,
-                                (uint64_t)k->input.w,
-                                (uint64_t)k->output.c,
-                                (uint64_t)k->output.h,
-                                (uint64_t)k->output.w,
-                                (uint64_t)k->n_inputs,
-                                (uint64_t)batch,
-                                relu_input,
-                                k->stream}};
-}
-
-static size_t bucket_of(const dc_cpu_key *key)
-{
-    uint64_t hash = 0xcbf29ce484222325u;
-    for (int i = 0; i < DC_CPU_KEY_WORDS; i++)
-        hash = (hash ^ key->word[i]) * 0x100000001b3u;
-    return (size_t)(hash ^ hash >> 32) % DC_CPU_BUCKETS;
-}
-
 static dc_status cpu_prepare(dc_backend *backend, const dc_graph *graph, int node, int batch, bool relu_input,
                              dc_kernel **kernel)
 {
-    dc_kernel wanted;
-    describe(graph, node, batch, relu_input, &wanted);
-    dc_kernel **bucket = &cpu_of(backend)->buckets[bucket_of(&wanted.key)];
-    for (dc_kernel *k = *bucket; k; k = k->next)
-        if (!memcmp(&k->key, &wanted.key, sizeof k->key)) {
-            *kernel = k;
-            return DC_OK;
-        }
-    dc_kernel *made = dc_alloc(sizeof *made);
-    if (!made)
-        return DC_ERR_MEMORY;
-    *made = wanted;
-    made->next = *bucket;
-    *bucket = *kernel = made;
-    return DC_OK;
+    return dc_kernels_prepare(&cpu_of(backend)->prepared, graph, node, batch, relu_input, kernel);
+}
+
+static const dc_cpu_op *op_of(const dc_kernel *kernel)
+{
+    return &dc_cpu_ops[kernel->op];
 }
 
 static dc_status cpu_forward(dc_backend *backend, const dc_kernel *kernel, const dc_kernel_args *args)
 {
-    kernel->op->forward(cpu_of(backend), kernel, args);
+    op_of(kernel)->forward(cpu_of(backend), kernel, args);
     return DC_OK;
 }
 
 static dc_status cpu_backward(dc_backend *backend, const dc_kernel *kernel, const dc_kernel_args *args)
 {
-    kernel->op->backward(cpu_of(backend), kernel, args);
+    op_of(kernel)->backward(cpu_of(backend), kernel, args);
     return DC_OK;
 }
 
@@ -202,14 +135,14 @@ static size_t fused_scratch_bytes(const dc_cpu_backend *b, const dc_graph *graph
     dc_kernel inner;
     if (x < 0 || graph->nodes[x].op != DC_OP_CONV)
         return 0;
-    describe(graph, x, 1, false, &inner);
+    dc_kernel_describe(graph, x, 1, false, &inner);
     return dc_cpu_fused_scratch_bytes(b, &inner, outer);
 }
 
 static bool cpu_fuses(const void *context, const dc_graph *graph, int node)
 {
     dc_kernel kernel;
-    describe(graph, node, 1, false, &kernel);
+    dc_kernel_describe(graph, node, 1, false, &kernel);
     return fused_scratch_bytes(context, graph, &kernel, node) > 0;
 }
 
@@ -218,9 +151,9 @@ static void cpu_extra(const void *context, const dc_graph *graph, int node, int 
 {
     dc_kernel kernel;
     dc_cpu_extra extra = {0};
-    describe(graph, node, batch, relu_input, &kernel);
-    if (kernel.op->extra)
-        kernel.op->extra(context, &kernel, &extra);
+    dc_kernel_describe(graph, node, batch, relu_input, &kernel);
+    if (op_of(&kernel)->extra)
+        op_of(&kernel)->extra(context, &kernel, &extra);
     const size_t fused = fused_scratch_bytes(context, graph, &kernel, node);
     if (extra.forward_scratch_bytes < fused)
         extra.forward_scratch_bytes = fused;
@@ -232,7 +165,7 @@ static void cpu_extra(const void *context, const dc_graph *graph, int node, int 
 static bool cpu_takes_norm(const void *context, const dc_graph *graph, int node)
 {
     dc_kernel kernel;
-    describe(graph, node, 1, false, &kernel);
+    dc_kernel_describe(graph, node, 1, false, &kernel);
     return dc_cpu_takes_norm(context, &kernel);
 }
 
@@ -240,7 +173,7 @@ static bool cpu_joins(const void *context, const dc_graph *graph, int n, const i
 {
     dc_kernel kernels[DC_MAX_SIBLINGS];
     for (int i = 0; i < n; i++)
-        describe(graph, nodes[i], 1, false, &kernels[i]);
+        dc_kernel_describe(graph, nodes[i], 1, false, &kernels[i]);
     return dc_cpu_joins(context, n, kernels);
 }
 
@@ -249,8 +182,8 @@ static bool cpu_recomputes(const void *context, const dc_graph *graph, int node)
 {
     (void)context;
     dc_kernel kernel;
-    describe(graph, node, 1, false, &kernel);
-    return dc_cpu_is_depthwise(&kernel);
+    dc_kernel_describe(graph, node, 1, false, &kernel);
+    return dc_kernel_is_depthwise(&kernel);
 }
 
 /* ---- optimizers: every element is its own, so any division of the work gives the same numbers ---- */
@@ -262,25 +195,6 @@ static bool worth_threads(int n, const dc_segment *segments)
     for (int i = 0; i < n; i++)
         total += segments[i].count < LARGE_SEGMENT ? segments[i].count : 0;
     return total > SERIAL_FLOATS;
-}
-
-static void sgd_segment(const dc_cpu_backend *cpu, const dc_segment *s, const dc_sgd *o, int threads)
-{
-    cpu->kernels->sgd(s->value, s->grad, s->first, s->count, o->learning_rate, o->momentum, o->weight_decay,
-                      o->nesterov, o->grad_scale, threads);
-}
-
-static dc_status cpu_sgd(dc_backend *backend, int n, const dc_segment *segments, const dc_sgd *sgd)
-{
-    const dc_cpu_backend *cpu = cpu_of(backend);
-    for (int i = 0; i < n; i++)
-        if (segments[i].count >= LARGE_SEGMENT)
-            sgd_segment(cpu, &segments[i], sgd, cpu->threads);
-#pragma omp parallel for schedule(dynamic, 4) num_threads(cpu->threads) if (worth_threads(n, segments))
-    for (int i = 0; i < n; i++)
-        if (segments[i].count < LARGE_SEGMENT)
-            sgd_segment(cpu, &segments[i], sgd, 1);
-    return DC_OK;
 }
 
 static void adam_segment(const dc_cpu_backend *cpu, const dc_segment *s, const dc_adam *o, int threads)
@@ -321,17 +235,39 @@ static dc_status cpu_grad_norm_squared(dc_backend *backend, int n, const dc_segm
     return DC_OK;
 }
 
+static void sgd_segment(const dc_cpu_backend *cpu, const dc_segment *s, const dc_sgd *o, float scale, int threads)
+{
+    cpu->kernels->sgd(s->value, s->grad, s->first, s->count, o->learning_rate, o->momentum, o->weight_decay,
+                      o->nesterov, scale, threads);
+}
+
+static dc_status cpu_sgd(dc_backend *backend, int n, const dc_segment *segments, const dc_sgd *sgd, double *norm_out)
+{
+    const dc_cpu_backend *cpu = cpu_of(backend);
+    double sum = 0;
+    DC_TRY(cpu_grad_norm_squared(backend, n, segments, &sum));
+    const double norm = sqrt(sum);
+    if (!isfinite(norm))
+        return dc_backend_diverged((double)sgd->learning_rate);
+    const float scale = dc_clip_scale(norm, (double)sgd->clip);
+    if (norm_out)
+        *norm_out = norm;
+    for (int i = 0; i < n; i++)
+        if (segments[i].count >= LARGE_SEGMENT)
+            sgd_segment(cpu, &segments[i], sgd, scale, cpu->threads);
+#pragma omp parallel for schedule(dynamic, 4) num_threads(cpu->threads) if (worth_threads(n, segments))
+    for (int i = 0; i < n; i++)
+        if (segments[i].count < LARGE_SEGMENT)
+            sgd_segment(cpu, &segments[i], sgd, scale, 1);
+    return DC_OK;
+}
+
 /* ---- making ---- */
 
 static void cpu_destroy(dc_backend *backend)
 {
     dc_cpu_backend *cpu = cpu_of(backend);
-    for (int i = 0; i < DC_CPU_BUCKETS; i++)
-        for (dc_kernel *k = cpu->buckets[i]; k;) {
-            dc_kernel *next = k->next;
-            free(k);
-            k = next;
-        }
+    dc_kernels_clear(&cpu->prepared);
     free(cpu);
 }
 

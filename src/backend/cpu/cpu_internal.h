@@ -3,20 +3,13 @@
 #define DC_BACKEND_CPU_CPU_INTERNAL_H
 
 #include "backend/cpu/cpu_backend.h"
-#include "kernels.h"
-
-enum { DC_CPU_BUCKETS = 1024, DC_CPU_KEY_WORDS = 22 };
-
-/* A kernel's identity: op, attributes, shapes, batch, relu, and the stream of its masks. */
-typedef struct dc_cpu_key {
-    uint64_t word[DC_CPU_KEY_WORDS];
-} dc_cpu_key;
+#include "backend/prepared.h"
 
 typedef struct dc_cpu_backend {
     dc_backend base; /* first: a dc_backend is one of these */
     const dck_kernels *kernels;
     int threads;
-    dc_kernel *buckets[DC_CPU_BUCKETS]; /* every kernel that was ever prepared, by hash of its key */
+    dc_kernels prepared;
 } dc_cpu_backend;
 
 /* What a node needs beside its operands. */
@@ -30,32 +23,11 @@ typedef struct dc_cpu_op {
     void (*extra)(const dc_cpu_backend *, const dc_kernel *, dc_cpu_extra *extra); /* NULL: nothing */
 } dc_cpu_op;
 
-struct dc_kernel {
-    dc_kernel *next; /* in its bucket */
-    dc_cpu_key key;
-    const dc_cpu_op *op;
-    dc_attr attr;
-    dck_conv conv; /* of CONV */
-    dck_pool pool; /* of the pools */
-    uint64_t stream;
-    int n_inputs, blocks;   /* blocks of the planned batch */
-    dc_shape input, output; /* of the first feature */
-};
-
-/* A tensor's view as the kernels take it. */
-static inline dck_view lanes(dc_view v)
-{
-    return (dck_view){
-        .data = v.data, .c = v.shape.c, .h = v.shape.h, .w = v.shape.w, .stride = v.stride, .affine = v.affine};
-}
-
 /* Whether the convolution leaves moments and takes a dck_grad's factors. */
 bool dc_cpu_takes_norm(const dc_cpu_backend *b, const dc_kernel *k);
 
 /* Whether the convolutions run together: one x, siblings_* in kernels.h. */
 bool dc_cpu_joins(const dc_cpu_backend *b, int n, const dc_kernel *kernels);
-
-bool dc_cpu_is_depthwise(const dc_kernel *k);
 
 /* Scratch of two convolutions that are computed together, the outer one a pointwise one that reads the inner one, which
  * is depthwise; 0: they cannot. */

@@ -3,18 +3,6 @@
 
 #include <math.h>
 
-/* A tensor of its own, with no memory: what a kernel is asked about its scratch with. */
-static dck_view shaped(dc_shape s)
-{
-    return (dck_view){.c = s.c, .h = s.h, .w = s.w, .stride = (size_t)s.c * (size_t)s.h * (size_t)s.w * DCK_LANES};
-}
-
-/* Blocks that hold images: those past the last image are neither read nor written. */
-static int used_blocks(const dc_kernel_args *a)
-{
-    return (a->step->n_images + DCK_LANES - 1) / DCK_LANES;
-}
-
 /* ---- convolution, batch norm ---- */
 
 /* What a batch norm saves: mean and 1 / deviation [2][c], and, deferred, the factors of its gradient [c][3]. */
@@ -28,14 +16,9 @@ static bool is_pointwise(const dck_conv *k)
     return k->kernel == 1 && k->stride == 1 && k->groups == 1 && k->pad_begin == 0 && k->pad_end == 0;
 }
 
-bool dc_cpu_is_depthwise(const dc_kernel *k)
-{
-    return k->conv.groups > 1 && k->conv.groups == k->input.c && k->conv.groups == k->output.c;
-}
-
 size_t dc_cpu_fused_scratch_bytes(const dc_cpu_backend *b, const dc_kernel *inner, const dc_kernel *outer)
 {
-    if (!is_pointwise(&outer->conv) || !dc_cpu_is_depthwise(inner))
+    if (!is_pointwise(&outer->conv) || !dc_kernel_is_depthwise(inner))
         return 0;
     return b->kernels->separable_scratch_bytes(&inner->conv, shaped(inner->input), shaped(outer->output), b->threads);
 }

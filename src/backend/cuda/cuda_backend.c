@@ -1,0 +1,312 @@
+#include "backend/cuda/cuda_internal.h"
+
+#include "base/clock.h"
+
+#include <cublasLt.h>
+#include <cudnn.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+dc_status dc_cuda_failed(cudaError_t code, const char *call)
+{
+    return dc_fail(DC_ERR_DEVICE, "the GPU failed: %s (%s, in %.*s)", cudaGetErrorString(code), cudaGetErrorName(code),
+                   (int)strcspn(call, "("), call);
+}
+
+/* What a plan of cuDNN's may ask for: engines that copy large tensors into another layout want as much again. */
+static const size_t WORKSPACE_LIMIT = (size_t)512 << 20;
+
+/* ---- memory ---- */
+
+dc_status dc_cuda_alloc(size_t bytes, void **memory)
+{
+    const cudaError_t code = cudaMalloc(memory, bytes ? bytes : 1);
+    if (code == cudaErrorMemoryAllocation) {
+        size_t free_bytes = 0, total = 0;
+        cudaGetLastError(); /* is told here; what follows is not to meet it */
+        cudaMemGetInfo(&free_bytes, &total);
+        return dc_fail(DC_ERR_MEMORY,
+                       "out of memory on the GPU: %zu MiB are needed at once, %zu of its %zu MiB are free; lower batch "
+                       "(or channels, cells), or use a GPU that nobody else uses (dcanas plan tells what a job needs)",
+                       (bytes >> 20) + 1, free_bytes >> 20, total >> 20);
+    }
+    if (code != cudaSuccess)
+        return dc_cuda_failed(code, "cudaMalloc");
+    return DC_OK;
+}
+
+static dc_status cuda_alloc(dc_backend *backend, size_t bytes, void **memory)
+{
+    DC_TRY(dc_cuda_alloc(bytes, memory));
+    DC_CUDA_TRY(cudaMemsetAsync(*memory, 0, bytes, cuda_of(backend)->stream));
+    return DC_OK;
+}
+
+static void cuda_release(dc_backend *backend, void *memory, size_t bytes)
+{
+    (void)bytes;
+    cuda_of(backend)->generation++; /* another allocation may get this address */
+    cudaFree(memory);
+}
+
+dc_status dc_cuda_workspace(dc_cuda_backend *b, size_t bytes, void **workspace)
+{
+    if (bytes > b->workspace_bytes) {
+        if (b->recording)
+            return dc_fail(DC_ERR_INTERNAL, "workspace grows from %zu to %zu bytes in a recording", b->workspace_bytes,
+                           bytes);
+        DC_TRY(dc_cuda_wait(b));
+        cudaFree(b->workspace);
+        b->workspace = NULL;
+        b->workspace_bytes = 0;
+        b->generation++;
+        DC_TRY(dc_cuda_alloc(bytes, &b->workspace));
+        b->workspace_bytes = bytes;
+    }
+    *workspace = b->workspace;
+    return DC_OK;
+}
+
+/* Asleep in short naps where somebody watches. */
+static dc_status wait_for_stream(dc_cuda_backend *b)
+{
+    const dc_watch *watch = &b->base.watch;
+    const double start = dc_clock_seconds();
+    while (watch->check && cudaStreamQuery(b->stream) == cudaErrorNotReady) {
+        DC_TRY(watch->check(watch->context, dc_clock_seconds() - start));
+        nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
+    }
+    DC_CUDA_TRY(cudaStreamSynchronize(b->stream));
+    return DC_OK;
+}
+
+dc_status dc_cuda_wait(dc_cuda_backend *b)
+{
+    const dc_status status = wait_for_stream(b);
+    if (status == DC_OK)
+        dc_cuda_take_later(b);
+    b->later.n = 0; /* after a failure nobody is left to take them */
+    return status;
+}
+
+static dc_status cuda_copy_in(dc_backend *backend, void *device, const void *host, size_t bytes)
+{
+    DC_CUDA_TRY(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, cuda_of(backend)->stream));
+    return dc_cuda_wait(cuda_of(backend)); /* host is the caller's again */
+}
+
+static dc_status cuda_copy_out(dc_backend *backend, void *host, const void *device, size_t bytes)
+{
+    DC_CUDA_TRY(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, cuda_of(backend)->stream));
+    return dc_cuda_wait(cuda_of(backend));
+}
+
+static dc_status cuda_fill_zero(dc_backend *backend, void *device, size_t bytes)
+{
+    DC_CUDA_TRY(cudaMemsetAsync(device, 0, bytes, cuda_of(backend)->stream));
+    return DC_OK;
+}
+
+static dc_status cuda_sync(dc_backend *backend)
+{
+    return dc_cuda_wait(cuda_of(backend));
+}
+
+static size_t image_floats(dc_view view)
+{
+    return (size_t)view.shape.c * (size_t)view.shape.h * (size_t)view.shape.w;
+}
+
+static dc_status cuda_write(dc_backend *backend, dc_view view, int n_images, const float *nchw)
+{
+    dc_cuda_backend *b = cuda_of(backend);
+    const size_t bytes = (size_t)n_images * image_floats(view) * sizeof *nchw;
+    void *plain = NULL;
+    DC_TRY(dc_cuda_workspace(b, bytes, &plain));
+    DC_TRY(cuda_copy_in(backend, plain, nchw, bytes));
+    DC_CUDA_TRY(dck_cuda_from_nchw(&b->queue, plain, n_images, lanes(view)));
+    return DC_OK;
+}
+
+static dc_status cuda_read(dc_backend *backend, dc_view view, int n_images, float *nchw)
+{
+    dc_cuda_backend *b = cuda_of(backend);
+    const size_t bytes = (size_t)n_images * image_floats(view) * sizeof *nchw;
+    void *plain = NULL;
+    DC_TRY(dc_cuda_workspace(b, bytes, &plain));
+    DC_CUDA_TRY(dck_cuda_to_nchw(&b->queue, lanes(view), n_images, plain));
+    return cuda_copy_out(backend, nchw, plain, bytes);
+}
+
+/* ---- kernels ---- */
+
+static dc_status cuda_prepare(dc_backend *backend, const dc_graph *graph, int node, int batch, bool relu_input,
+                              dc_kernel **kernel)
+{
+    return dc_kernels_prepare(&cuda_of(backend)->prepared, graph, node, batch, relu_input, kernel);
+}
+
+/* A call on its own is no run, which would have set the moment. */
+static dc_status set_moment(dc_cuda_backend *b, const dc_step *step)
+{
+    if (!b->in_run)
+        DC_CUDA_TRY(dck_cuda_set_moment(&b->queue, b->moment, (dck_moment){step->index, step->drop_path_rate}));
+    return DC_OK;
+}
+
+static dc_status cuda_forward(dc_backend *backend, const dc_kernel *kernel, const dc_kernel_args *args)
+{
+    DC_TRY(set_moment(cuda_of(backend), args->step));
+    return dc_cuda_ops[kernel->op].forward(cuda_of(backend), kernel, args);
+}
+
+static dc_status cuda_backward(dc_backend *backend, const dc_kernel *kernel, const dc_kernel_args *args)
+{
+    DC_TRY(set_moment(cuda_of(backend), args->step));
+    return dc_cuda_ops[kernel->op].backward(cuda_of(backend), kernel, args);
+}
+
+static void cuda_extra(const void *context, const dc_graph *graph, int node, int batch, bool relu_input,
+                       size_t *saved_bytes, size_t *forward_scratch_bytes, size_t *backward_scratch_bytes)
+{
+    dc_kernel kernel;
+    dc_cuda_extra extra = {0};
+    dc_kernel_describe(graph, node, batch, relu_input, &kernel);
+    if (dc_cuda_ops[kernel.op].extra)
+        dc_cuda_ops[kernel.op].extra(context, &kernel, &extra);
+    *saved_bytes = extra.saved_bytes;
+    *forward_scratch_bytes = extra.forward_scratch_bytes;
+    *backward_scratch_bytes = extra.backward_scratch_bytes;
+}
+
+static void *cuda_stream(dc_backend *backend)
+{
+    return cuda_of(backend)->stream;
+}
+
+/* ---- making ---- */
+
+static void cuda_destroy(dc_backend *backend)
+{
+    dc_cuda_backend *b = cuda_of(backend);
+    if (b->stream)
+        cudaStreamSynchronize(b->stream);
+    dc_conv_plans_destroy(b->convs);
+    dc_linear_plans_destroy(b->linears);
+    dc_cuda_tables_clear(b);
+    dc_cuda_stages_clear(b);
+    dc_cuda_later_clear(&b->later);
+    cudaFreeHost(b->seen_sum);
+    cudaFree(b->sums);
+    cudaFree(b->moment);
+    cudaFree(b->workspace);
+    if (b->computed)
+        cudaEventDestroy(b->computed);
+    if (b->copies)
+        cudaStreamDestroy(b->copies);
+    if (b->stream)
+        cudaStreamDestroy(b->stream);
+    dc_kernels_clear(&b->prepared);
+    free(b);
+}
+
+static const dc_backend_interface interface = {
+    .name = "cuda",
+    .destroy = cuda_destroy,
+    .alloc = cuda_alloc,
+    .release = cuda_release,
+    .copy_in = cuda_copy_in,
+    .copy_out = cuda_copy_out,
+    .fill_zero = cuda_fill_zero,
+    .sync = cuda_sync,
+    .prepare = cuda_prepare,
+    .forward = cuda_forward,
+    .backward = cuda_backward,
+    .write = cuda_write,
+    .read = cuda_read,
+    .sgd = dc_cuda_sgd,
+    .adam = dc_cuda_adam,
+    .grad_norm_squared = dc_cuda_grad_norm_squared,
+    .stream = cuda_stream,
+    .open_run = dc_cuda_open_run,
+    .close_run = dc_cuda_close_run,
+    .destroy_runs = dc_cuda_destroy_runs,
+    .stage_batch = dc_cuda_stage_batch,
+    .copy_out_later = dc_cuda_copy_out_later,
+};
+
+int dc_cuda_devices(char *why, size_t size)
+{
+    int n = 0;
+    const cudaError_t code = cudaGetDeviceCount(&n);
+    if (code == cudaSuccess && n > 0)
+        return n;
+    if (code == cudaErrorInsufficientDriver) { /* also the answer where there is no driver at all */
+        int driver = 0;
+        cudaDriverGetVersion(&driver);
+        snprintf(why, size, driver ? "the NVIDIA driver is too old (CUDA %d.%d)" : "no NVIDIA driver", driver / 1000,
+                 driver / 10 % 100);
+    } else {
+        snprintf(why, size, "%s", code == cudaSuccess ? "the driver shows none" : cudaGetErrorString(code));
+    }
+    cudaGetLastError();
+    return 0;
+}
+
+void dc_cuda_versions(char *text, size_t size)
+{
+    int cuda = 0;
+    const size_t cudnn = cudnnGetVersion(), cublas = cublasLtGetVersion();
+    cudaRuntimeGetVersion(&cuda);
+    snprintf(text, size, "CUDA %d.%d, cuDNN %zu.%zu.%zu, cuBLASLt %zu.%zu.%zu", cuda / 1000, cuda / 10 % 100,
+             cudnn / 10000, cudnn / 100 % 100, cudnn % 100, cublas / 10000, cublas / 100 % 100, cublas % 100);
+}
+
+static dc_status open_device(dc_cuda_backend *b)
+{
+    struct cudaDeviceProp properties;
+    const size_t sums = dck_cuda_sum_squares_scratch_bytes() + sizeof(double) + sizeof(float);
+    DC_CUDA_TRY(cudaSetDevice(b->device));
+    DC_CUDA_TRY(cudaGetDeviceProperties(&properties, b->device));
+    DC_CUDA_TRY(cudaStreamCreateWithFlags(&b->stream, cudaStreamNonBlocking));
+    DC_CUDA_TRY(cudaStreamCreateWithFlags(&b->copies, cudaStreamNonBlocking));
+    DC_CUDA_TRY(cudaEventCreateWithFlags(&b->computed, cudaEventDisableTiming));
+    for (int i = 0; i < DC_CUDA_STAGES; i++)
+        DC_CUDA_TRY(cudaEventCreateWithFlags(&b->stages[i].copied, cudaEventDisableTiming));
+    DC_TRY(dc_cuda_later_init(&b->later));
+    DC_TRY(dc_cuda_alloc(sizeof *b->moment, (void **)&b->moment));
+    DC_TRY(dc_cuda_alloc(sums, &b->sums));
+    DC_CUDA_TRY(cudaMallocHost((void **)&b->seen_sum, sizeof *b->seen_sum));
+    *b->seen_sum = 0;
+    b->queue = (dck_queue){.stream = b->stream, .type = DCK_F32, .multiprocessors = properties.multiProcessorCount};
+    snprintf(b->base.description, sizeof b->base.description, "cuda, %.80s (GPU %d, compute capability %d.%d)",
+             properties.name, b->device, properties.major, properties.minor);
+    const dc_conv_options plans = {.workspace_limit = WORKSPACE_LIMIT};
+    DC_TRY(dc_conv_plans_create(&plans, &b->convs));
+    return dc_linear_plans_create(WORKSPACE_LIMIT, &b->linears);
+}
+
+dc_status dc_cuda_backend_create(int local_rank, dc_backend **backend)
+{
+    char why[128];
+    const int n = dc_cuda_devices(why, sizeof why);
+    if (n == 0)
+        return dc_fail(DC_ERR_INPUT, "device 'cuda': no GPU here: %s", why);
+    dc_cuda_backend *b = dc_alloc_zeroed(sizeof *b);
+    if (!b)
+        return DC_ERR_MEMORY;
+    b->device = local_rank % n;
+    b->base.call = &interface;
+    b->base.layout = (dc_plan_layout){
+        .lane = DCK_LANES, .folds_relu = true, .concat_views = true, .extra = cuda_extra, .context = b};
+    const dc_status status = open_device(b);
+    if (status != DC_OK) {
+        cuda_destroy(&b->base);
+        return status;
+    }
+    *backend = &b->base;
+    return DC_OK;
+}

@@ -1,0 +1,170 @@
+/* Convolutions: depthwise ones by our kernels, dense ones by cuDNN, which reads and writes in place but for a relu of
+ * the input and strided or shifted 1x1 ones: those work on a gathered operand in scratch. */
+#include "backend/cuda/cuda_internal.h"
+
+/* Whether cuDNN is given a gathered copy of the input. */
+static bool is_sampled(const dc_kernel *k)
+{
+    const dck_conv *c = &k->conv;
+    return c->relu || (c->kernel == 1 && (c->stride > 1 || c->pad_begin || c->pad_end));
+}
+
+/* The gathered operand: of a 1x1 convolution the positions that it reads, else the whole. */
+static dc_shape sampled_shape(const dc_kernel *k)
+{
+    dc_shape shape = k->input;
+    if (k->conv.kernel == 1) {
+        shape.h = k->output.h;
+        shape.w = k->output.w;
+    }
+    return shape;
+}
+
+static dck_view sampled_view(const dc_kernel *k, void *memory)
+{
+    dck_view view = shaped(sampled_shape(k));
+    view.data = memory;
+    return view;
+}
+
+/* Of one group. */
+static dc_conv_shape shape_of(const dc_cuda_backend *b, const dc_kernel *k, const dc_kernel_args *a, dck_view x,
+                              dck_view y)
+{
+    const dck_conv *c = &k->conv;
+    const bool gathered = is_sampled(k) && c->kernel == 1;
+    return (dc_conv_shape){.in_c = x.c / c->groups,
+                           .out_c = y.c / c->groups,
+                           .in_h = x.h,
+                           .in_w = x.w,
+                           .out_h = y.h,
+                           .out_w = y.w,
+                           .kernel = c->kernel,
+                           .stride = gathered ? 1 : c->stride,
+                           .pad_begin = gathered ? 0 : c->pad_begin,
+                           .pad_end = gathered ? 0 : c->pad_end,
+                           .dilation = c->dilation,
+                           .blocks = used_blocks(a),
+                           .x_stride = x.stride,
+                           .y_stride = y.stride,
+                           .precision = b->precision};
+}
+
+static size_t sampled_bytes(const dc_kernel *k)
+{
+    return is_sampled(k) ? (size_t)k->blocks * shaped(sampled_shape(k)).stride * sizeof(float) : 0;
+}
+
+static size_t group_weights(const dc_kernel *k)
+{
+    const dck_conv *c = &k->conv;
+    return (size_t)(k->input.c / c->groups) * (size_t)(k->output.c / c->groups) * (size_t)c->kernel * (size_t)c->kernel;
+}
+
+/* Group after group, each a range of channels; no network that we build has more than one, but depthwise. A group's
+ * weights are copied to where they are aligned as cuDNN wants them, behind what is gathered in scratch. */
+static dc_status run_groups(dc_cuda_backend *b, const dc_kernel *k, const dc_kernel_args *a, const dc_conv_plan *plan,
+                            dc_conv_direction direction, dck_view x, float *w, dck_view y)
+{
+    const size_t groups = (size_t)k->conv.groups, n = group_weights(k), bytes = n * sizeof(float);
+    const size_t x_step = (size_t)x.c / groups * (size_t)x.h * (size_t)x.w * DCK_LANES;
+    const size_t y_step = (size_t)y.c / groups * (size_t)y.h * (size_t)y.w * DCK_LANES;
+    float *aligned = (float *)((char *)a->scratch + sampled_bytes(k));
+    for (size_t g = 0; g < groups; g++) {
+        if (direction != DC_CONV_WEIGHTS)
+            DC_CUDA_TRY(cudaMemcpyAsync(aligned, w + g * n, bytes, cudaMemcpyDeviceToDevice, b->stream));
+        DC_TRY(dc_conv_plan_execute(plan, b->stream, x.data + g * x_step, aligned, y.data + g * y_step, b->workspace,
+                                    b->workspace_bytes));
+        if (direction == DC_CONV_WEIGHTS)
+            DC_CUDA_TRY(cudaMemcpyAsync(w + g * n, aligned, bytes, cudaMemcpyDeviceToDevice, b->stream));
+    }
+    return DC_OK;
+}
+
+static dc_status run(dc_cuda_backend *b, const dc_kernel *k, const dc_kernel_args *a, dc_conv_direction direction,
+                     dck_view x, float *w, dck_view y)
+{
+    const dc_conv_shape shape = shape_of(b, k, a, x, y);
+    const dc_conv_plan *plan;
+    void *workspace;
+    DC_TRY(dc_conv_plans_get(b->convs, &shape, direction, &plan));
+    DC_TRY(dc_cuda_workspace(b, dc_conv_plan_workspace_bytes(plan), &workspace));
+    if (k->conv.groups > 1)
+        return run_groups(b, k, a, plan, direction, x, w, y);
+    return dc_conv_plan_execute(plan, b->stream, x.data, w, y.data, workspace, b->workspace_bytes);
+}
+
+/* x as cuDNN is to read it. */
+static dc_status gather(dc_cuda_backend *b, const dc_kernel *k, const dc_kernel_args *a, dck_view *x)
+{
+    *x = lanes(a->inputs[0]);
+    if (!is_sampled(k))
+        return DC_OK;
+    const dck_view sampled = sampled_view(k, a->scratch);
+    const bool positions = k->conv.kernel == 1;
+    DC_CUDA_TRY(dck_cuda_sample_forward(&b->queue, positions ? k->conv.stride : 1, positions ? k->conv.pad_begin : 0,
+                                        k->conv.relu, *x, sampled, a->step->n_images));
+    *x = sampled;
+    return DC_OK;
+}
+
+dc_status dc_cuda_conv_forward(dc_cuda_backend *b, const dc_kernel *k, const dc_kernel_args *a)
+{
+    dck_view x = lanes(a->inputs[0]), y = lanes(a->output);
+    if (dc_kernel_is_depthwise(k)) {
+        DC_CUDA_TRY(dck_cuda_depthwise_forward(&b->queue, &k->conv, x, a->params[0], y, a->step->n_images));
+        return DC_OK;
+    }
+    DC_TRY(gather(b, k, a, &x));
+    return run(b, k, a, DC_CONV_FORWARD, x, a->params[0], y);
+}
+
+static dc_status depthwise_backward(dc_cuda_backend *b, const dc_kernel *k, const dc_kernel_args *a)
+{
+    const dck_view x = lanes(a->inputs[0]), dy = lanes(a->output_grad), dx = lanes(a->input_grads[0]);
+    const int n = a->step->n_images;
+    if (a->param_grads[0])
+        DC_CUDA_TRY(dck_cuda_depthwise_backward_weights(&b->queue, &k->conv, x, dy, a->param_grads[0], n, a->scratch));
+    if (dx.data)
+        DC_CUDA_TRY(
+            dck_cuda_depthwise_backward_data(&b->queue, &k->conv, x, a->params[0], dy, dx, a->accumulate[0], n));
+    return DC_OK;
+}
+
+/* The gradient of what was gathered takes its place in scratch: dw, which reads it, comes first. */
+static dc_status dense_backward_data(dc_cuda_backend *b, const dc_kernel *k, const dc_kernel_args *a)
+{
+    const dck_view x = lanes(a->inputs[0]), dy = lanes(a->output_grad), dx = lanes(a->input_grads[0]);
+    if (!is_sampled(k))
+        return run(b, k, a, a->accumulate[0] ? DC_CONV_DATA_ADD : DC_CONV_DATA, dx, a->params[0], dy);
+    const dck_view sampled = sampled_view(k, a->scratch);
+    const bool positions = k->conv.kernel == 1;
+    DC_TRY(run(b, k, a, DC_CONV_DATA, sampled, a->params[0], dy));
+    DC_CUDA_TRY(dck_cuda_sample_backward(&b->queue, positions ? k->conv.stride : 1, positions ? k->conv.pad_begin : 0,
+                                         k->conv.relu, x, sampled, dx, a->accumulate[0], a->step->n_images));
+    return DC_OK;
+}
+
+dc_status dc_cuda_conv_backward(dc_cuda_backend *b, const dc_kernel *k, const dc_kernel_args *a)
+{
+    if (dc_kernel_is_depthwise(k))
+        return depthwise_backward(b, k, a);
+    if (a->param_grads[0]) {
+        dck_view x;
+        DC_TRY(gather(b, k, a, &x));
+        DC_TRY(run(b, k, a, DC_CONV_WEIGHTS, x, a->param_grads[0], lanes(a->output_grad)));
+    }
+    return a->input_grads[0].data ? dense_backward_data(b, k, a) : DC_OK;
+}
+
+void dc_cuda_conv_extra(const dc_cuda_backend *b, const dc_kernel *k, dc_cuda_extra *extra)
+{
+    (void)b;
+    if (dc_kernel_is_depthwise(k)) {
+        extra->backward_scratch_bytes =
+            dck_cuda_depthwise_scratch_bytes(&k->conv, shaped(k->input), shaped(k->output), k->blocks);
+    } else {
+        const size_t copied = k->conv.groups > 1 ? group_weights(k) * sizeof(float) : 0;
+        extra->forward_scratch_bytes = extra->backward_scratch_bytes = sampled_bytes(k) + copied;
+    }
+}

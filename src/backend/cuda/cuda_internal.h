@@ -1,0 +1,125 @@
+/* What the files of the CUDA backend share. */
+#ifndef DC_BACKEND_CUDA_CUDA_INTERNAL_H
+#define DC_BACKEND_CUDA_CUDA_INTERNAL_H
+
+#include "backend/cuda/conv_plans.h"
+#include "backend/cuda/cuda_backend.h"
+#include "backend/cuda/linear_plans.h"
+#include "backend/prepared.h"
+#include "cuda.h"
+
+enum { DC_CUDA_TABLES = 8, DC_CUDA_STAGES = 2, DC_CUDA_LATER = 64 };
+
+/* A list of segments on the device, kept while the same list is asked for. */
+typedef struct dc_cuda_table {
+    int n;
+    size_t total; /* floats of all segments */
+    dck_run *host, *device;
+    uint64_t used; /* when, for replacing the oldest */
+} dc_cuda_table;
+
+/* A batch on its way to the device. */
+typedef struct dc_cuda_stage {
+    size_t image_bytes, label_bytes; /* capacity */
+    void *pinned, *device;           /* images, then labels */
+    cudaEvent_t copied;              /* the copy to the device is through */
+    bool started;
+} dc_cuda_stage;
+
+/* Few numbers that come back on their own, in order, to be taken when they are there. */
+typedef struct dc_cuda_later {
+    int first, n;
+    float (*pinned)[DC_LATER_FLOATS];
+    cudaEvent_t arrived[DC_CUDA_LATER];
+    dc_take take[DC_CUDA_LATER];
+    void *context[DC_CUDA_LATER];
+} dc_cuda_later;
+
+typedef struct dc_cuda_backend {
+    dc_backend base; /* first: a dc_backend is one of these */
+    int device;
+    cudaStream_t stream, copies;
+    dck_queue queue;
+    dc_kernels prepared;
+    dc_precision precision;
+    dc_conv_plans *convs;
+    dc_linear_plans *linears;
+    dck_moment *moment;
+    void *workspace; /* of cuDNN and cuBLASLt; grows, by which every recording ends */
+    size_t workspace_bytes;
+    uint64_t generation;    /* of what a recording has built in */
+    bool in_run, recording; /* between open_run and close_run; and that is being recorded */
+    dc_cuda_table tables[DC_CUDA_TABLES];
+    uint64_t clock;
+    void *sums;       /* device: scratch of gradient norms, then the sum (double) and the scale (float) */
+    double *seen_sum; /* pinned: the last sum that came back */
+    dc_cuda_stage stages[DC_CUDA_STAGES];
+    dc_cuda_later later;
+    cudaEvent_t computed; /* what was enqueued before the last staging is through */
+    int next_stage;
+} dc_cuda_backend;
+
+static inline dc_cuda_backend *cuda_of(dc_backend *backend)
+{
+    return (dc_cuda_backend *)backend;
+}
+
+/* Turns a CUDA error into DC_ERR_DEVICE: `DC_CUDA_TRY(cudaStreamSynchronize(s));` in a function of dc_status. */
+#define DC_CUDA_TRY(call)                                                                                              \
+    do {                                                                                                               \
+        cudaError_t dc_cuda_code_ = (call);                                                                            \
+        if (dc_cuda_code_ != cudaSuccess)                                                                              \
+            return dc_cuda_failed(dc_cuda_code_, #call);                                                               \
+    } while (0)
+
+dc_status dc_cuda_failed(cudaError_t code, const char *call);
+
+/* Device memory, not cleared; out of it, one line says what was wanted and what was free. */
+dc_status dc_cuda_alloc(size_t bytes, void **memory);
+
+/* Until all that was enqueued is through. */
+dc_status dc_cuda_wait(dc_cuda_backend *b);
+
+/* At least so many bytes that the next call on the stream may use. */
+dc_status dc_cuda_workspace(dc_cuda_backend *b, size_t bytes, void **workspace);
+
+/* What a node needs beside its operands. */
+typedef struct dc_cuda_extra {
+    size_t saved_bytes, forward_scratch_bytes, backward_scratch_bytes;
+} dc_cuda_extra;
+
+typedef struct dc_cuda_op {
+    dc_status (*forward)(dc_cuda_backend *, const dc_kernel *, const dc_kernel_args *);
+    dc_status (*backward)(dc_cuda_backend *, const dc_kernel *, const dc_kernel_args *);
+    void (*extra)(const dc_cuda_backend *, const dc_kernel *, dc_cuda_extra *extra); /* NULL: nothing */
+} dc_cuda_op;
+
+/* By dc_op. */
+extern const dc_cuda_op dc_cuda_ops[DC_OP_COUNT];
+
+/* Of CONV, in cuda_conv.c. */
+dc_status dc_cuda_conv_forward(dc_cuda_backend *b, const dc_kernel *k, const dc_kernel_args *a);
+dc_status dc_cuda_conv_backward(dc_cuda_backend *b, const dc_kernel *k, const dc_kernel_args *a);
+void dc_cuda_conv_extra(const dc_cuda_backend *b, const dc_kernel *k, dc_cuda_extra *extra);
+
+/* The optimizers, in cuda_optim.c. */
+dc_status dc_cuda_sgd(dc_backend *backend, int n, const dc_segment *segments, const dc_sgd *sgd, double *norm);
+dc_status dc_cuda_adam(dc_backend *backend, int n, const dc_segment *segments, const dc_adam *adam);
+dc_status dc_cuda_grad_norm_squared(dc_backend *backend, int n, const dc_segment *segments, double *sum);
+void dc_cuda_tables_clear(dc_cuda_backend *b);
+
+/* Recording of runs and staging of batches, in cuda_step.c. */
+dc_status dc_cuda_open_run(dc_backend *backend, dc_runs **runs, const dc_step *step, unsigned what, bool recordable,
+                           bool *replayed);
+dc_status dc_cuda_close_run(dc_backend *backend, dc_runs *runs, dc_status status);
+void dc_cuda_destroy_runs(dc_backend *backend, dc_runs *runs);
+dc_status dc_cuda_stage_batch(dc_backend *backend, const float *images, size_t n_floats, const int32_t *labels,
+                              size_t n_labels, const float **device_images, const int32_t **device_labels);
+void dc_cuda_stages_clear(dc_cuda_backend *b);
+dc_status dc_cuda_later_init(dc_cuda_later *later);
+void dc_cuda_later_clear(dc_cuda_later *later);
+dc_status dc_cuda_copy_out_later(dc_backend *backend, const float *device, dc_take take, void *context);
+/* All that is pending, after the stream has been waited for. */
+void dc_cuda_take_later(dc_cuda_backend *b);
+
+#endif
