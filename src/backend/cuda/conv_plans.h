@@ -7,8 +7,9 @@
  * needs.)
  *
  * Engines that sum in an order that varies from run to run are never taken; those that round factors to TF32 only where
- * that is asked for; those that are compiled at run time never, as they cost seconds a plan. A gain left for later is a
- * relu on load: cuDNN takes a pointwise operation before a convolution, but only in such engines.
+ * that is asked for; those that are compiled at run time never, as they cost seconds a plan. A relu on load is left to
+ * other kernels: cuDNN 9.19 offers a pointwise operation before a convolution only in engines that are compiled at run
+ * time, and these do not compile for our strides (NVRTC fails), though they do for NHWC.
  *
  * Collective: no. One cache belongs to one thread. */
 #ifndef DC_BACKEND_CUDA_CONV_PLANS_H
