@@ -128,8 +128,6 @@ cudaError_t dck_cuda_cross_entropy_forward(const dck_queue *queue, dck_view logi
                                            float smoothing, int n, float *saved, float *result, void *scratch);
 cudaError_t dck_cuda_cross_entropy_backward(const dck_queue *queue, const float *saved, const int32_t *labels,
                                             float smoothing, float weight, int n, dck_view dlogits, bool accumulate);
-/* sums[0] += result[0] * result[3]; sums[1..3] += result[1..3]: an epoch's figures without waiting for a step. */
-cudaError_t dck_cuda_add_metrics(const dck_queue *queue, const float *result, double *sums);
 
 /* ---- linear.cu: y = W x + b over the c*h*w features of x; small beside all else ---- */
 

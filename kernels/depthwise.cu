@@ -291,14 +291,6 @@ __device__ inline float dot(dck_four a, dck_four b)
     return (a.v[0] * b.v[0] + a.v[1] * b.v[1]) + (a.v[2] * b.v[2] + a.v[3] * b.v[3]);
 }
 
-__device__ inline float sum_of_warp(float x)
-{
-    UNROLL
-    for (int offset = WARP / 2; offset > 0; offset /= 2)
-        x += __shfl_xor_sync(0xffffffffu, x, offset);
-    return x;
-}
-
 /* What the threads of a block have of each tap, added up: to[tap * step]. */
 template <int TAPS> __device__ inline void put_sums(const float *sum, float *to, unsigned step)
 {
@@ -306,7 +298,7 @@ template <int TAPS> __device__ inline void put_sums(const float *sum, float *to,
     SHARED_ARRAY(float, of_warp, WARPS *TAPS);
     UNROLL
     for (int tap = 0; tap < TAPS; tap++) {
-        const float whole = sum_of_warp(sum[tap]);
+        const float whole = warp_sum(sum[tap]);
         if (threadIdx.x % WARP == 0)
             of_warp[threadIdx.x / WARP * TAPS + tap] = whole;
     }
@@ -390,7 +382,7 @@ __global__ void __launch_bounds__(SPATIAL_THREADS)
     float sum = 0;
     for (unsigned part = threadIdx.x % WARP; part < count; part += WARP)
         sum += partial[weight * count + part];
-    sum = sum_of_warp(sum);
+    sum = warp_sum(sum);
     if (threadIdx.x % WARP == 0)
         dw[weight] = sum;
 }

@@ -94,4 +94,13 @@ static inline unsigned ceil_div(size_t a, size_t b)
     return (unsigned)((a + b - 1) / b);
 }
 
+/* Every lane of the warp gets the sum. */
+template <class T> static __device__ inline T warp_sum(T x)
+{
+    UNROLL
+    for (int other = 16; other > 0; other /= 2)
+        x += __shfl_xor_sync(0xffffffffu, x, other);
+    return x;
+}
+
 #endif

@@ -212,16 +212,3 @@ cudaError_t dck_cuda_cross_entropy_backward(const dck_queue *queue, const float 
                                 queue->stream, saved, labels, smoothing, weight / (float)n, n, elements<T>(dlogits),
                                 accumulate));
 }
-
-/* In double, like the sums that the CPU adds up: an epoch has more images than a float can count. */
-static __global__ void __launch_bounds__(32) add_metrics_kernel(const float *result, double *sums)
-{
-    const unsigned i = threadIdx.x;
-    if (i < 4)
-        sums[i] += i == 0 ? (double)result[0] * (double)result[3] : (double)result[i];
-}
-
-cudaError_t dck_cuda_add_metrics(const dck_queue *queue, const float *result, double *sums)
-{
-    return launch(add_metrics_kernel, dim3(1), dim3(32), 0, queue->stream, result, sums);
-}

@@ -77,14 +77,6 @@ static __device__ inline int lanes_of(unsigned block, int n)
     return left < DCK_LANES ? left : DCK_LANES;
 }
 
-/* Every lane of the warp gets the sum. */
-template <class T> static __device__ inline T warp_sum(T x)
-{
-    for (int other = 16; other > 0; other /= 2)
-        x += __shfl_xor_sync(0xffffffffu, x, other);
-    return x;
-}
-
 /* Every thread of a block of THREADS gets the sum. shared: WARPS numbers that nothing else uses. */
 template <class T> static __device__ inline T block_sum(T x, T *shared)
 {

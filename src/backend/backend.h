@@ -140,11 +140,9 @@ typedef struct dc_backend_interface {
     dc_status (*write)(dc_backend *, dc_view view, int n_images, const float *nchw);
     dc_status (*read)(dc_backend *, dc_view view, int n_images, float *nchw);
     /* DC_ERR_INPUT when the gradients are not finite (training has diverged): nothing is changed then. norm, of all
-     * gradients before clipping: may be NULL, and then a device that computes on its own need not be waited for; it
-     * says in a later call that it met such gradients. */
+     * gradients before clipping, added up in double in a fixed order: may be NULL, and then a device that computes on
+     * its own need not be waited for; it says in a later call that it met such gradients. */
     dc_status (*sgd)(dc_backend *, int n_segments, const dc_segment *segments, const dc_sgd *sgd, double *norm);
-    /* host result: the sum of squares of all gradients, accumulated in double in a fixed order */
-    dc_status (*grad_norm_squared)(dc_backend *, int n_segments, const dc_segment *segments, double *sum);
     dc_status (*adam)(dc_backend *, int n_segments, const dc_segment *segments, const dc_adam *adam);
 
     /* What follows is of devices that compute on their own while the host goes on, and NULL of others.

@@ -94,3 +94,24 @@ void dc_kernels_clear(dc_kernels *prepared)
         }
     memset(prepared, 0, sizeof *prepared);
 }
+
+dck_norm dc_norm_of_args(const dc_kernel *k, const dc_kernel_args *a)
+{
+    return (dck_norm){.mean = a->params[0],
+                      .variance = a->params[1],
+                      .gamma = k->attr.affine ? a->params[2] : NULL,
+                      .beta = k->attr.affine ? a->params[3] : NULL,
+                      .momentum = a->step->momentum,
+                      .epsilon = 1e-5f,
+                      .saved = a->saved};
+}
+
+dck_view dc_range_of(dc_view whole, const dc_view *parts, int i)
+{
+    dck_view view = lanes(whole);
+    const size_t channel = (size_t)view.h * (size_t)view.w * DCK_LANES;
+    for (int j = 0; j < i; j++)
+        view.data += (size_t)parts[j].shape.c * channel;
+    view.c = parts[i].shape.c;
+    return view;
+}

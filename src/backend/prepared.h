@@ -62,4 +62,17 @@ static inline int used_blocks(const dc_kernel_args *a)
     return (a->step->n_images + DCK_LANES - 1) / DCK_LANES;
 }
 
+/* A batch norm's arguments. */
+dck_norm dc_norm_of_args(const dc_kernel *k, const dc_kernel_args *a);
+
+/* The channels of the whole that part i of a concat is. */
+dck_view dc_range_of(dc_view whole, const dc_view *parts, int i);
+
+/* What a loss' gradient is multiplied by: the kernels take the mean over this rank's images, the loss is the mean over
+ * all ranks'. */
+static inline float loss_weight(const dc_kernel *k, const dc_step *step)
+{
+    return k->attr.weight * (step->n_global ? (float)step->n_images / (float)step->n_global : 1);
+}
+
 #endif

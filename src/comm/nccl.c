@@ -29,11 +29,6 @@ typedef struct identity {
 
 static const double default_timeout_s = 300;
 
-dc_status dc_cuda_error(cudaError_t error, const char *call)
-{
-    return dc_fail(DC_ERR_DEVICE, "%.*s failed: %s", (int)strcspn(call, "("), call, cudaGetErrorString(error));
-}
-
 /* ---- waiting -------------------------------------------------------------------------------------------------------
  */
 
@@ -143,12 +138,6 @@ dc_status dc_nccl_sum(dc_nccl *n, float *values, size_t count, cudaStream_t stre
 {
     DC_TRY(enqueues(n, "a sum", count * sizeof *values));
     return settle(n, ncclAllReduce(values, values, count, ncclFloat32, ncclSum, n->comm, stream), n->last);
-}
-
-dc_status dc_nccl_bcast(dc_nccl *n, int root, void *bytes, size_t size_bytes, cudaStream_t stream)
-{
-    DC_TRY(enqueues(n, "a broadcast", size_bytes));
-    return settle(n, ncclBroadcast(bytes, bytes, size_bytes, ncclUint8, root, n->comm, stream), n->last);
 }
 
 /* ---- creation ------------------------------------------------------------------------------------------------------

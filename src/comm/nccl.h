@@ -7,20 +7,8 @@
 #ifndef DC_COMM_NCCL_H
 #define DC_COMM_NCCL_H
 
+#include "backend/cuda/cuda_error.h"
 #include "comm/comm.h"
-
-#include <cuda_runtime_api.h>
-
-/* Turns a CUDA error into DC_ERR_DEVICE: `DC_CUDA_TRY(cudaMalloc(...));` in a function that returns dc_status. */
-#define DC_CUDA_TRY(call)                                                                                              \
-    do {                                                                                                               \
-        cudaError_t dc_cuda_error_ = (call);                                                                           \
-        if (dc_cuda_error_ != cudaSuccess)                                                                             \
-            return dc_cuda_error(dc_cuda_error_, #call);                                                               \
-    } while (0)
-
-/* call: the C text of the call, of which the function's name is shown. */
-dc_status dc_cuda_error(cudaError_t error, const char *call);
 
 typedef struct dc_nccl dc_nccl;
 
@@ -33,7 +21,6 @@ void dc_nccl_destroy(dc_nccl *nccl);
 /* Enqueue on the stream, for device memory, the same on every rank in the same order. Sums are in place, with the same
  * bits on every rank and in every run on the same GPUs. Legal while the stream is captured. */
 dc_status dc_nccl_sum(dc_nccl *nccl, float *values, size_t count, cudaStream_t stream);
-dc_status dc_nccl_bcast(dc_nccl *nccl, int root, void *bytes, size_t size_bytes, cudaStream_t stream);
 
 /* Of somebody who has waited so long for a stream that the group's work is on. */
 dc_status dc_nccl_check(dc_nccl *nccl, double waited_s);

@@ -206,23 +206,6 @@ static void what_is_not_a_number_counts_against(void **state)
         }
 }
 
-static void metrics_add_up_in_double(void **state)
-{
-    (void)state;
-    const float result[4] = {1.5f, 3, 4, 5};
-    const double before[4] = {100, 1 << 28, 2, 3}, right[4] = {107.5, (1 << 28) + 3, 6, 8};
-    double sums[4];
-    dck_queue queue = device_queue_create(DCK_F32);
-    device_memory from = device_create_from(result, sizeof result), to = device_create_from(before, sizeof before);
-    device_ok(dck_cuda_add_metrics(&queue, from.data, to.data));
-    device_get(to, sums);
-    for (int i = 0; i < 4; i++)
-        assert_true(sums[i] == right[i]);
-    device_destroy(&from);
-    device_destroy(&to);
-    device_queue_destroy(&queue);
-}
-
 /* ---- optimizers ---- */
 
 enum { ARRAYS = 4, GAP = 3, MANY = 1060001 };
@@ -463,7 +446,6 @@ int main(void)
         cmocka_unit_test(softmax_matches_loops),
         cmocka_unit_test(cross_entropy_matches_loops),
         cmocka_unit_test(what_is_not_a_number_counts_against),
-        cmocka_unit_test(metrics_add_up_in_double),
         cmocka_unit_test(sgd_matches_loops),
         cmocka_unit_test(sgd_leaves_out_a_step_that_is_not_finite),
         cmocka_unit_test(adam_matches_loops),

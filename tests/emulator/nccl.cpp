@@ -149,7 +149,7 @@ void poll_join(communicator *c)
 /* ---- collectives ---- */
 
 struct meaning {
-    long long kind, count, type, operation, root;
+    long long count, type, operation;
 };
 
 struct collective {
@@ -166,10 +166,9 @@ struct collective {
 
 std::string describe(const meaning &m)
 {
-    static const char *const kinds[] = {"an all-reduce", "a broadcast"};
     char text[128];
-    snprintf(text, sizeof text, "%s of %lld elements of type %lld, operation %lld, root %lld", kinds[m.kind], m.count,
-             m.type, m.operation, m.root);
+    snprintf(text, sizeof text, "an all-reduce of %lld elements of type %lld, operation %lld", m.count, m.type,
+             m.operation);
     return text;
 }
 
@@ -196,11 +195,7 @@ void move(collective *c)
     open_memory();
     c->moved.assign((const char *)c->data, (const char *)c->data + c->bytes);
     close_memory();
-    if (c->means.kind == 0)
-        MPI_Iallreduce(MPI_IN_PLACE, c->moved.data(), (int)c->means.count, MPI_FLOAT, MPI_SUM, c->comm->mpi,
-                       &c->request);
-    else
-        MPI_Ibcast(c->moved.data(), (int)c->bytes, MPI_BYTE, (int)c->means.root, c->comm->mpi, &c->request);
+    MPI_Iallreduce(MPI_IN_PLACE, c->moved.data(), (int)c->means.count, MPI_FLOAT, MPI_SUM, c->comm->mpi, &c->request);
 }
 
 /* Whether it is through, or never will be. */
@@ -264,6 +259,11 @@ ncclResult_t launch(ncclComm_t handle, const char *call, meaning means, const vo
 } // namespace
 
 extern "C" {
+ncclResult_t ncclGetVersion(int *version)
+{
+    *version = NCCL_VERSION_CODE;
+    return ncclSuccess;
+}
 
 ncclResult_t ncclGetUniqueId(ncclUniqueId *id)
 {
@@ -316,17 +316,7 @@ ncclResult_t ncclAllReduce(const void *from, void *to, size_t count, ncclDataTyp
     api_call call("ncclAllReduce");
     if (type != ncclFloat32 || operation != ncclSum)
         die("ncclAllReduce: this emulation adds floats only");
-    return launch(comm, "ncclAllReduce", {0, (long long)count, type, operation, 0}, from, to, count * sizeof(float),
-                  stream);
-}
-
-ncclResult_t ncclBroadcast(const void *from, void *to, size_t count, ncclDataType_t type, int root, ncclComm_t comm,
-                           cudaStream_t stream)
-{
-    api_call call("ncclBroadcast");
-    if (type != ncclUint8)
-        die("ncclBroadcast: this emulation moves bytes only");
-    return launch(comm, "ncclBroadcast", {1, (long long)count, type, 0, root}, from, to, count, stream);
+    return launch(comm, "ncclAllReduce", {(long long)count, type, operation}, from, to, count * sizeof(float), stream);
 }
 
 ncclResult_t ncclCommFinalize(ncclComm_t handle)

@@ -101,22 +101,20 @@ static dc_status reference_read(dc_backend *backend, dc_view view, int n_images,
     return DC_OK;
 }
 
-static dc_status reference_grad_norm_squared(dc_backend *backend, int n, const dc_segment *segments, double *sum)
+static double norm_of(int n, const dc_segment *segments)
 {
-    (void)backend;
-    *sum = 0;
+    double sum = 0;
     for (int s = 0; s < n; s++)
         for (size_t i = 0; i < segments[s].count; i++)
-            *sum += (double)segments[s].grad[i] * (double)segments[s].grad[i];
-    return DC_OK;
+            sum += (double)segments[s].grad[i] * (double)segments[s].grad[i];
+    return sqrt(sum);
 }
 
 static dc_status reference_sgd(dc_backend *backend, int n, const dc_segment *segments, const dc_sgd *o,
                                double *norm_out)
 {
-    double sum;
-    DC_TRY(reference_grad_norm_squared(backend, n, segments, &sum));
-    const double norm = sqrt(sum), scale = (double)dc_clip_scale(norm, (double)o->clip);
+    (void)backend;
+    const double norm = norm_of(n, segments), scale = (double)dc_clip_scale(norm, (double)o->clip);
     if (!isfinite(norm))
         return dc_backend_diverged((double)o->learning_rate);
     if (norm_out)
@@ -189,7 +187,6 @@ static const dc_backend_interface interface = {
     .read = reference_read,
     .sgd = reference_sgd,
     .adam = reference_adam,
-    .grad_norm_squared = reference_grad_norm_squared,
 };
 
 dc_status dc_reference_backend_create(dc_backend **backend)

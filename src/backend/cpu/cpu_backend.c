@@ -216,9 +216,8 @@ static dc_status cpu_adam(dc_backend *backend, int n, const dc_segment *segments
     return DC_OK;
 }
 
-static dc_status cpu_grad_norm_squared(dc_backend *backend, int n, const dc_segment *segments, double *sum)
+static double norm_squared(const dc_cpu_backend *cpu, int n, const dc_segment *segments)
 {
-    const dc_cpu_backend *cpu = cpu_of(backend);
     double groups[N_GROUPS] = {0}; /* a fixed division of the small segments: the same sum for any number of threads */
 #pragma omp parallel for schedule(dynamic, 1) num_threads(cpu->threads) if (worth_threads(n, segments))
     for (int g = 0; g < N_GROUPS; g++)
@@ -231,8 +230,7 @@ static dc_status cpu_grad_norm_squared(dc_backend *backend, int n, const dc_segm
     for (int i = 0; i < n; i++)
         if (segments[i].count >= LARGE_SEGMENT)
             total += cpu->kernels->sum_squares(segments[i].grad, segments[i].count, cpu->threads);
-    *sum = total;
-    return DC_OK;
+    return total;
 }
 
 static void sgd_segment(const dc_cpu_backend *cpu, const dc_segment *s, const dc_sgd *o, float scale, int threads)
@@ -244,9 +242,7 @@ static void sgd_segment(const dc_cpu_backend *cpu, const dc_segment *s, const dc
 static dc_status cpu_sgd(dc_backend *backend, int n, const dc_segment *segments, const dc_sgd *sgd, double *norm_out)
 {
     const dc_cpu_backend *cpu = cpu_of(backend);
-    double sum = 0;
-    DC_TRY(cpu_grad_norm_squared(backend, n, segments, &sum));
-    const double norm = sqrt(sum);
+    const double norm = sqrt(norm_squared(cpu, n, segments));
     if (!isfinite(norm))
         return dc_backend_diverged((double)sgd->learning_rate);
     const float scale = dc_clip_scale(norm, (double)sgd->clip);
@@ -287,7 +283,6 @@ static const dc_backend_interface interface = {
     .read = cpu_read,
     .sgd = cpu_sgd,
     .adam = cpu_adam,
-    .grad_norm_squared = cpu_grad_norm_squared,
 };
 
 static dc_status refuse_isa(const char *isa)

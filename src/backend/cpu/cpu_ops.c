@@ -109,20 +109,9 @@ static int moment_parts(const dc_cpu_backend *b, const dc_kernel *k)
     return b->kernels->conv_parts(&pointwise, x, y);
 }
 
-static dck_norm norm_of(const dc_kernel *k, const dc_kernel_args *a)
-{
-    return (dck_norm){.mean = a->params[0],
-                      .variance = a->params[1],
-                      .gamma = k->attr.affine ? a->params[2] : NULL,
-                      .beta = k->attr.affine ? a->params[3] : NULL,
-                      .momentum = a->step->momentum,
-                      .epsilon = 1e-5f,
-                      .saved = a->saved};
-}
-
 static void norm_forward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
 {
-    dck_norm norm = norm_of(k, a);
+    dck_norm norm = dc_norm_of_args(k, a);
     if (a->deferred)
         b->kernels->norm_measure(&norm, lanes(a->inputs[0]), (float *)a->output.affine, a->step->n_images,
                                  a->step->training, a->grad_deferred ? moment_parts(b, k) : 0, a->scratch, b->threads);
@@ -133,7 +122,7 @@ static void norm_forward(const dc_cpu_backend *b, const dc_kernel *k, const dc_k
 
 static void norm_backward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
 {
-    dck_norm norm = norm_of(k, a);
+    dck_norm norm = dc_norm_of_args(k, a);
     dck_view x = lanes(a->inputs[0]), dy = lanes(a->output_grad);
     float *dgamma = k->attr.affine ? a->param_grads[2] : NULL, *dbeta = k->attr.affine ? a->param_grads[3] : NULL;
     if (a->grad_deferred)
@@ -327,22 +316,11 @@ static void softmax_backward(const dc_cpu_backend *b, const dc_kernel *k, const 
 
 /* ---- concat that could not lie in place ---- */
 
-/* The channels of the whole that part i is. */
-static dck_view range_of(dc_view whole, const dc_view *parts, int i)
-{
-    dck_view view = lanes(whole);
-    size_t channel = (size_t)view.h * (size_t)view.w * DCK_LANES;
-    for (int j = 0; j < i; j++)
-        view.data += (size_t)parts[j].shape.c * channel;
-    view.c = parts[i].shape.c;
-    return view;
-}
-
 static void concat_forward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
 {
     (void)k;
     for (int i = 0; i < a->n_inputs; i++)
-        b->kernels->copy(lanes(a->inputs[i]), range_of(a->output, a->inputs, i), false, used_blocks(a), b->threads);
+        b->kernels->copy(lanes(a->inputs[i]), dc_range_of(a->output, a->inputs, i), false, used_blocks(a), b->threads);
 }
 
 static void concat_backward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
@@ -350,7 +328,7 @@ static void concat_backward(const dc_cpu_backend *b, const dc_kernel *k, const d
     (void)k;
     for (int i = 0; i < a->n_inputs; i++)
         if (a->input_grads[i].data)
-            b->kernels->copy(range_of(a->output_grad, a->inputs, i), lanes(a->input_grads[i]), a->accumulate[i],
+            b->kernels->copy(dc_range_of(a->output_grad, a->inputs, i), lanes(a->input_grads[i]), a->accumulate[i],
                              used_blocks(a), b->threads);
 }
 
@@ -436,13 +414,11 @@ static void cross_entropy_forward(const dc_cpu_backend *b, const dc_kernel *k, c
                                       a->saved, a->output.data);
 }
 
-/* The kernel takes the mean over this rank's images; the loss is the mean over all ranks'. */
 static void cross_entropy_backward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
 {
     const dc_step *step = a->step;
-    const float share = step->n_global ? (float)step->n_images / (float)step->n_global : 1;
     if (a->input_grads[0].data)
-        b->kernels->cross_entropy_backward(a->saved, step->labels, k->attr.smoothing, k->attr.weight * share,
+        b->kernels->cross_entropy_backward(a->saved, step->labels, k->attr.smoothing, loss_weight(k, step),
                                            step->n_images, lanes(a->input_grads[0]), a->accumulate[0]);
 }
 

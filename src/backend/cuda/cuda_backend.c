@@ -4,17 +4,12 @@
 
 #include <cublasLt.h>
 #include <cudnn.h>
+#include <nccl.h>
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-
-dc_status dc_cuda_failed(cudaError_t code, const char *call)
-{
-    return dc_fail(DC_ERR_DEVICE, "the GPU failed: %s (%s, in %.*s)", cudaGetErrorString(code), cudaGetErrorName(code),
-                   (int)strcspn(call, "("), call);
-}
 
 /* What a plan of cuDNN's may ask for: engines that copy large tensors into another layout want as much again. */
 static const size_t WORKSPACE_LIMIT = (size_t)512 << 20;
@@ -34,7 +29,7 @@ dc_status dc_cuda_alloc(size_t bytes, void **memory)
                        (bytes >> 20) + 1, free_bytes >> 20, total >> 20);
     }
     if (code != cudaSuccess)
-        return dc_cuda_failed(code, "cudaMalloc");
+        return dc_cuda_error(code, "cudaMalloc");
     return DC_OK;
 }
 
@@ -229,7 +224,6 @@ static const dc_backend_interface interface = {
     .read = cuda_read,
     .sgd = dc_cuda_sgd,
     .adam = dc_cuda_adam,
-    .grad_norm_squared = dc_cuda_grad_norm_squared,
     .stream = cuda_stream,
     .open_run = dc_cuda_open_run,
     .close_run = dc_cuda_close_run,
@@ -258,11 +252,13 @@ int dc_cuda_devices(char *why, size_t size)
 
 void dc_cuda_versions(char *text, size_t size)
 {
-    int cuda = 0;
+    int cuda = 0, nccl = 0;
     const size_t cudnn = cudnnGetVersion(), cublas = cublasLtGetVersion();
     cudaRuntimeGetVersion(&cuda);
-    snprintf(text, size, "CUDA %d.%d, cuDNN %zu.%zu.%zu, cuBLASLt %zu.%zu.%zu", cuda / 1000, cuda / 10 % 100,
-             cudnn / 10000, cudnn / 100 % 100, cudnn % 100, cublas / 10000, cublas / 100 % 100, cublas % 100);
+    ncclGetVersion(&nccl);
+    snprintf(text, size, "CUDA %d.%d, cuDNN %zu.%zu.%zu, cuBLASLt %zu.%zu.%zu, NCCL %d.%d.%d", cuda / 1000,
+             cuda / 10 % 100, cudnn / 10000, cudnn / 100 % 100, cudnn % 100, cublas / 10000, cublas / 100 % 100,
+             cublas % 100, nccl / 10000, nccl / 100 % 100, nccl % 100);
 }
 
 static dc_status open_device(dc_cuda_backend *b)

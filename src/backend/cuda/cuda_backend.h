@@ -11,7 +11,7 @@ dc_status dc_cuda_backend_create(int local_rank, dc_backend **backend);
 /* The number of GPUs that the driver shows; 0: `why` says why. */
 int dc_cuda_devices(char *why, size_t size);
 
-/* The libraries' versions: "CUDA 13.0, cuDNN 9.19.0, cuBLASLt 13.1.0". */
+/* The libraries' versions: "CUDA 13.0, cuDNN 9.19.0, cuBLASLt 13.1.0, NCCL 2.28.9". */
 void dc_cuda_versions(char *text, size_t size);
 
 #endif

@@ -2,57 +2,44 @@
  * the input and strided or shifted 1x1 ones: those work on a gathered operand in scratch. */
 #include "backend/cuda/cuda_internal.h"
 
+/* What cuDNN computes for one group, and whether the positions of a 1x1 convolution have to be gathered for it. */
+static bool dense_shape(const dc_kernel *k, dc_conv_shape *dense)
+{
+    const dck_conv *c = &k->conv;
+    const dc_conv_shape shape = {.in_c = k->input.c / c->groups,
+                                 .out_c = k->output.c / c->groups,
+                                 .in_h = k->input.h,
+                                 .in_w = k->input.w,
+                                 .out_h = k->output.h,
+                                 .out_w = k->output.w,
+                                 .kernel = c->kernel,
+                                 .stride = c->stride,
+                                 .pad_begin = c->pad_begin,
+                                 .pad_end = c->pad_end,
+                                 .dilation = c->dilation};
+    return dc_conv_shape_sampled(&shape, dense);
+}
+
 /* Whether cuDNN is given a gathered copy of the input. */
 static bool is_sampled(const dc_kernel *k)
 {
-    const dck_conv *c = &k->conv;
-    return c->relu || (c->kernel == 1 && (c->stride > 1 || c->pad_begin || c->pad_end));
+    dc_conv_shape dense;
+    return dense_shape(k, &dense) || k->conv.relu;
 }
 
-/* The gathered operand: of a 1x1 convolution the positions that it reads, else the whole. */
-static dc_shape sampled_shape(const dc_kernel *k)
-{
-    dc_shape shape = k->input;
-    if (k->conv.kernel == 1) {
-        shape.h = k->output.h;
-        shape.w = k->output.w;
-    }
-    return shape;
-}
-
+/* The gathered operand: the positions that a 1x1 convolution reads, or the whole. */
 static dck_view sampled_view(const dc_kernel *k, void *memory)
 {
-    dck_view view = shaped(sampled_shape(k));
+    dc_conv_shape dense;
+    dense_shape(k, &dense);
+    dck_view view = shaped((dc_shape){k->input.c, dense.in_h, dense.in_w});
     view.data = memory;
     return view;
 }
 
-/* Of one group. */
-static dc_conv_shape shape_of(const dc_cuda_backend *b, const dc_kernel *k, const dc_kernel_args *a, dck_view x,
-                              dck_view y)
-{
-    const dck_conv *c = &k->conv;
-    const bool gathered = is_sampled(k) && c->kernel == 1;
-    return (dc_conv_shape){.in_c = x.c / c->groups,
-                           .out_c = y.c / c->groups,
-                           .in_h = x.h,
-                           .in_w = x.w,
-                           .out_h = y.h,
-                           .out_w = y.w,
-                           .kernel = c->kernel,
-                           .stride = gathered ? 1 : c->stride,
-                           .pad_begin = gathered ? 0 : c->pad_begin,
-                           .pad_end = gathered ? 0 : c->pad_end,
-                           .dilation = c->dilation,
-                           .blocks = used_blocks(a),
-                           .x_stride = x.stride,
-                           .y_stride = y.stride,
-                           .precision = b->precision};
-}
-
 static size_t sampled_bytes(const dc_kernel *k)
 {
-    return is_sampled(k) ? (size_t)k->blocks * shaped(sampled_shape(k)).stride * sizeof(float) : 0;
+    return is_sampled(k) ? (size_t)k->blocks * sampled_view(k, NULL).stride * sizeof(float) : 0;
 }
 
 static size_t group_weights(const dc_kernel *k)
@@ -84,7 +71,12 @@ static dc_status run_groups(dc_cuda_backend *b, const dc_kernel *k, const dc_ker
 static dc_status run(dc_cuda_backend *b, const dc_kernel *k, const dc_kernel_args *a, dc_conv_direction direction,
                      dck_view x, float *w, dck_view y)
 {
-    const dc_conv_shape shape = shape_of(b, k, a, x, y);
+    dc_conv_shape shape;
+    dense_shape(k, &shape);
+    shape.blocks = used_blocks(a);
+    shape.x_stride = x.stride;
+    shape.y_stride = y.stride;
+    shape.precision = b->precision;
     const dc_conv_plan *plan;
     void *workspace;
     DC_TRY(dc_conv_plans_get(b->convs, &shape, direction, &plan));

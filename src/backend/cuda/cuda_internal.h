@@ -4,6 +4,7 @@
 
 #include "backend/cuda/conv_plans.h"
 #include "backend/cuda/cuda_backend.h"
+#include "backend/cuda/cuda_error.h"
 #include "backend/cuda/linear_plans.h"
 #include "backend/prepared.h"
 #include "cuda.h"
@@ -64,16 +65,6 @@ static inline dc_cuda_backend *cuda_of(dc_backend *backend)
     return (dc_cuda_backend *)backend;
 }
 
-/* Turns a CUDA error into DC_ERR_DEVICE: `DC_CUDA_TRY(cudaStreamSynchronize(s));` in a function of dc_status. */
-#define DC_CUDA_TRY(call)                                                                                              \
-    do {                                                                                                               \
-        cudaError_t dc_cuda_code_ = (call);                                                                            \
-        if (dc_cuda_code_ != cudaSuccess)                                                                              \
-            return dc_cuda_failed(dc_cuda_code_, #call);                                                               \
-    } while (0)
-
-dc_status dc_cuda_failed(cudaError_t code, const char *call);
-
 /* Device memory, not cleared; out of it, one line says what was wanted and what was free. */
 dc_status dc_cuda_alloc(size_t bytes, void **memory);
 
@@ -105,7 +96,6 @@ void dc_cuda_conv_extra(const dc_cuda_backend *b, const dc_kernel *k, dc_cuda_ex
 /* The optimizers, in cuda_optim.c. */
 dc_status dc_cuda_sgd(dc_backend *backend, int n, const dc_segment *segments, const dc_sgd *sgd, double *norm);
 dc_status dc_cuda_adam(dc_backend *backend, int n, const dc_segment *segments, const dc_adam *adam);
-dc_status dc_cuda_grad_norm_squared(dc_backend *backend, int n, const dc_segment *segments, double *sum);
 void dc_cuda_tables_clear(dc_cuda_backend *b);
 
 /* Recording of runs and staging of batches, in cuda_step.c. */

@@ -3,20 +3,9 @@
 
 /* ---- batch norm ---- */
 
-static dck_norm norm_of(const dc_kernel *k, const dc_kernel_args *a)
-{
-    return (dck_norm){.mean = a->params[0],
-                      .variance = a->params[1],
-                      .gamma = k->attr.affine ? a->params[2] : NULL,
-                      .beta = k->attr.affine ? a->params[3] : NULL,
-                      .momentum = a->step->momentum,
-                      .epsilon = 1e-5f,
-                      .saved = a->saved};
-}
-
 static dc_status norm_forward(dc_cuda_backend *b, const dc_kernel *k, const dc_kernel_args *a)
 {
-    const dck_norm norm = norm_of(k, a);
+    const dck_norm norm = dc_norm_of_args(k, a);
     DC_CUDA_TRY(dck_cuda_norm_forward(&b->queue, &norm, lanes(a->inputs[0]), lanes(a->output), a->step->n_images,
                                       a->step->training, a->scratch));
     return DC_OK;
@@ -24,7 +13,7 @@ static dc_status norm_forward(dc_cuda_backend *b, const dc_kernel *k, const dc_k
 
 static dc_status norm_backward(dc_cuda_backend *b, const dc_kernel *k, const dc_kernel_args *a)
 {
-    const dck_norm norm = norm_of(k, a);
+    const dck_norm norm = dc_norm_of_args(k, a);
     float *dgamma = k->attr.affine ? a->param_grads[2] : NULL, *dbeta = k->attr.affine ? a->param_grads[3] : NULL;
     DC_CUDA_TRY(dck_cuda_norm_backward(&b->queue, &norm, lanes(a->inputs[0]), lanes(a->output_grad),
                                        lanes(a->input_grads[0]), a->accumulate[0], dgamma, dbeta, a->step->n_images,
@@ -185,23 +174,12 @@ static dc_status softmax_backward(dc_cuda_backend *b, const dc_kernel *k, const 
 
 /* ---- concat that could not lie in place, and the 'none' operation ---- */
 
-/* The channels of the whole that part i is. */
-static dck_view range_of(dc_view whole, const dc_view *parts, int i)
-{
-    dck_view view = lanes(whole);
-    const size_t channel = (size_t)view.h * (size_t)view.w * DCK_LANES;
-    for (int j = 0; j < i; j++)
-        view.data += (size_t)parts[j].shape.c * channel;
-    view.c = parts[i].shape.c;
-    return view;
-}
-
 static dc_status concat_forward(dc_cuda_backend *b, const dc_kernel *k, const dc_kernel_args *a)
 {
     (void)k;
     for (int i = 0; i < a->n_inputs; i++)
-        DC_CUDA_TRY(
-            dck_cuda_copy(&b->queue, lanes(a->inputs[i]), range_of(a->output, a->inputs, i), false, a->step->n_images));
+        DC_CUDA_TRY(dck_cuda_copy(&b->queue, lanes(a->inputs[i]), dc_range_of(a->output, a->inputs, i), false,
+                                  a->step->n_images));
     return DC_OK;
 }
 
@@ -210,7 +188,7 @@ static dc_status concat_backward(dc_cuda_backend *b, const dc_kernel *k, const d
     (void)k;
     for (int i = 0; i < a->n_inputs; i++)
         if (a->input_grads[i].data)
-            DC_CUDA_TRY(dck_cuda_copy(&b->queue, range_of(a->output_grad, a->inputs, i), lanes(a->input_grads[i]),
+            DC_CUDA_TRY(dck_cuda_copy(&b->queue, dc_range_of(a->output_grad, a->inputs, i), lanes(a->input_grads[i]),
                                       a->accumulate[i], a->step->n_images));
     return DC_OK;
 }
@@ -305,14 +283,12 @@ static dc_status cross_entropy_forward(dc_cuda_backend *b, const dc_kernel *k, c
     return DC_OK;
 }
 
-/* The kernel takes the mean over this rank's images; the loss is the mean over all ranks'. */
 static dc_status cross_entropy_backward(dc_cuda_backend *b, const dc_kernel *k, const dc_kernel_args *a)
 {
     const dc_step *step = a->step;
-    const float share = step->n_global ? (float)step->n_images / (float)step->n_global : 1;
     if (a->input_grads[0].data)
         DC_CUDA_TRY(dck_cuda_cross_entropy_backward(&b->queue, a->saved, step->labels, k->attr.smoothing,
-                                                    k->attr.weight * share, step->n_images, lanes(a->input_grads[0]),
+                                                    loss_weight(k, step), step->n_images, lanes(a->input_grads[0]),
                                                     a->accumulate[0]));
     return DC_OK;
 }

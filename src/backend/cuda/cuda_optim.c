@@ -75,53 +75,28 @@ static double *sum_of(const dc_cuda_backend *b)
     return (double *)((char *)b->sums + dck_cuda_sum_squares_scratch_bytes());
 }
 
-static dc_status measure(dc_cuda_backend *b, const dc_cuda_table *table, float clip)
-{
-    DC_CUDA_TRY(dck_cuda_sum_squares(&b->queue, table->n, table->device, table->total, clip, sum_of(b),
-                                     (float *)(sum_of(b) + 1), b->sums));
-    return DC_OK;
-}
-
-static dc_status read_sum(dc_cuda_backend *b, double *sum)
-{
-    DC_CUDA_TRY(cudaMemcpyAsync(b->seen_sum, sum_of(b), sizeof *sum, cudaMemcpyDeviceToHost, b->stream));
-    DC_TRY(dc_cuda_wait(b));
-    *sum = *b->seen_sum;
-    return DC_OK;
-}
-
-dc_status dc_cuda_grad_norm_squared(dc_backend *backend, int n, const dc_segment *segments, double *sum)
-{
-    dc_cuda_backend *b = cuda_of(backend);
-    dc_cuda_table *table;
-    *sum = 0;
-    if (!n)
-        return DC_OK;
-    DC_TRY(table_of(b, n, segments, &table));
-    DC_TRY(measure(b, table, 0));
-    return read_sum(b, sum);
-}
-
 /* The kernel itself leaves everything as it is where the gradient is not finite. Without a norm to tell, the host only
  * looks at the sum that has come back by now: an earlier update's. */
 dc_status dc_cuda_sgd(dc_backend *backend, int n, const dc_segment *segments, const dc_sgd *sgd, double *norm)
 {
     dc_cuda_backend *b = cuda_of(backend);
     dc_cuda_table *table;
+    float *scale = (float *)(sum_of(b) + 1);
     if (norm)
         *norm = 0;
     if (!n)
         return DC_OK;
     DC_TRY(table_of(b, n, segments, &table));
-    DC_TRY(measure(b, table, sgd->clip));
+    DC_CUDA_TRY(
+        dck_cuda_sum_squares(&b->queue, table->n, table->device, table->total, sgd->clip, sum_of(b), scale, b->sums));
     DC_CUDA_TRY(dck_cuda_sgd(&b->queue, table->n, table->device, table->total, sgd->learning_rate, sgd->momentum,
-                             sgd->weight_decay, sgd->nesterov, (const float *)(sum_of(b) + 1)));
+                             sgd->weight_decay, sgd->nesterov, scale));
     double sum = *(volatile double *)b->seen_sum;
+    DC_CUDA_TRY(cudaMemcpyAsync(b->seen_sum, sum_of(b), sizeof sum, cudaMemcpyDeviceToHost, b->stream));
     if (norm) {
-        DC_TRY(read_sum(b, &sum));
+        DC_TRY(dc_cuda_wait(b));
+        sum = *b->seen_sum;
         *norm = sqrt(sum);
-    } else {
-        DC_CUDA_TRY(cudaMemcpyAsync(b->seen_sum, sum_of(b), sizeof sum, cudaMemcpyDeviceToHost, b->stream));
     }
     if (isfinite(sum))
         return DC_OK;

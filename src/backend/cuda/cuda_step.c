@@ -123,7 +123,7 @@ dc_status dc_cuda_close_run(dc_backend *backend, dc_runs *runs, dc_status status
     if (graph)
         cudaGraphDestroy(graph);
     if (status == DC_OK && code != cudaSuccess)
-        return dc_cuda_failed(code, "cudaGraphInstantiate");
+        return dc_cuda_error(code, "cudaGraphInstantiate");
     return status;
 }
 
