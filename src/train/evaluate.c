@@ -54,7 +54,7 @@ static dc_status evaluate_batches(dc_model *model, dc_loader *loader, float *log
     for (;;) {
         DC_TRY(dc_loader_next(loader, &batch));
         if (!batch)
-            return model->params->backend->call->sync(model->params->backend);
+            return DC_OK;
         if (batch->n_images == 0)
             continue;
         dc_step step = {.index = batch->step};
@@ -76,8 +76,9 @@ static dc_status evaluate_own(dc_model *model, dc_loader *loader, int64_t *confu
             return DC_ERR_MEMORY;
     }
     dc_status status = evaluate_batches(model, loader, logits, confusion, metrics);
+    dc_status complete = model->params->backend->call->sync(model->params->backend); /* metrics, also after an error */
     free(logits);
-    return status;
+    return status == DC_OK ? complete : status;
 }
 
 dc_status dc_evaluate(dc_model *model, dc_loader *loader, const dc_comm *comm, int64_t *confusion, dc_metrics *metrics)

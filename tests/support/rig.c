@@ -21,8 +21,8 @@ bool rig_runs(const char *isa)
 {
     char what[192];
     const char *only = getenv("DCANAS_TEST_DEVICE");
-    if (only && strcmp(only, isa) != 0)
-        return false;
+    if (only) /* where it is missing, making it fails */
+        return strcmp(only, isa) == 0;
     return strcmp(isa, "cuda") == 0 ? dc_backend_gpus(what, sizeof what) > 0 : dck_kernels_for(isa) != NULL;
 }
 

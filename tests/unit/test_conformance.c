@@ -314,7 +314,7 @@ static void a_gpu_conforms(void **state)
     (void)state;
     char what[192];
     dc_backend *backend;
-    if (dc_backend_gpus(what, sizeof what) == 0) {
+    if (dc_backend_gpus(what, sizeof what) == 0 && !getenv("DCANAS_TEST_DEVICE")) {
         print_message("# not tested on a GPU: %s\n", what);
         return;
     }
