@@ -6,6 +6,7 @@
 #include "app/plan_command.h"
 #include "app/result.h"
 #include "app/run_command.h"
+#include "app/status_command.h"
 #include "base/signals.h"
 #include "base/spin.h"
 #include "base/text.h"
@@ -35,6 +36,7 @@ static void print_help(FILE *out)
         fprintf(out, "  %-8s %s\n", collectives[i], dc_run_command_summary(collectives[i]));
     fprintf(out, "  %-8s %s\n", "eval", "evaluates trained weights on a data set");
     fprintf(out, "  %-8s %s\n", "plan", "tells a run's memory and work before it is started");
+    fprintf(out, "  %-8s %s\n", "status", "tells how far a run is, without touching it");
     for (size_t i = 0; i < sizeof locals / sizeof *locals; i++)
         fprintf(out, "  %-8s %s\n", locals[i].name, locals[i].summary);
     fprintf(out, "\n  dcanas --version prints versions\n");
@@ -47,6 +49,7 @@ static dc_status unknown(const char *name)
         dc_text_nearest(name, collectives[i], &nearest);
     dc_text_nearest(name, "eval", &nearest);
     dc_text_nearest(name, "plan", &nearest);
+    dc_text_nearest(name, "status", &nearest);
     for (size_t i = 0; i < sizeof locals / sizeof *locals; i++)
         dc_text_nearest(name, locals[i].name, &nearest);
     if (nearest)
@@ -80,8 +83,19 @@ static dc_status dispatch(const dc_comm *world, int argc, char *const *argv, FIL
     return unknown(name);
 }
 
+/* Without MPI, which login nodes may not have. */
+static int status_main(int argc, char **argv)
+{
+    dc_status status = dc_status_command(argc - 2, argv + 2, stdout);
+    if (status != DC_OK)
+        fprintf(stderr, "dcanas: %s\n", dc_status_message());
+    return dc_status_exit_code(status);
+}
+
 int main(int argc, char **argv)
 {
+    if (argc > 1 && strcmp(argv[1], "status") == 0)
+        return status_main(argc, argv);
     dc_spin_briefly(argv);
     dc_comm world;
     dc_status status = dc_comm_init(&argc, &argv, &world);

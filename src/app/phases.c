@@ -26,6 +26,7 @@ static dc_search_job common_search_job(const dc_pipeline *p, const dc_search_opt
                            .options = options,
                            .tables = p->tables,
                            .checkpoint_interval_s = p->settings.checkpoint_interval_s,
+                           .lock = p->lock,
                            .log = p->log,
                            .events = p->events};
 }
@@ -103,7 +104,7 @@ static void lug_specs(const dc_pipeline *p, dc_search_spec *specs, bool *done)
         spec->point = i / seeds;
         spec->seed_index = i % seeds;
         spec->seed = dc_pipeline_seed(p, "lug", spec->point, spec->seed_index);
-        snprintf(spec->name, sizeof spec->name, "point-%03d-seed-%d", spec->point, spec->seed_index);
+        dc_search_point_name(spec->point, spec->seed_index, spec->name);
         for (int m = 0; m < p->budgets.n; m++) {
             const dc_limits *limits = &p->limits[p->budgets.table[m]->metric];
             double range = limits->max - limits->min;
@@ -149,7 +150,9 @@ static dc_status extend_lug(dc_pipeline *p, const char *path, int n, dc_search_s
         if (!done[i])
             status = dc_lug_add(&p->lug, &entries[i]);
     if (status == DC_OK && p->world->rank == 0) {
-        status = dc_lug_save(&p->lug, path);
+        status = dc_lock_check(p->lock);
+        if (status == DC_OK)
+            status = dc_lug_save(&p->lug, path);
         if (status == DC_OK)
             remove_checkpoints(directory, n, specs);
     }
@@ -313,6 +316,7 @@ static dc_status train_candidates(dc_pipeline *p, const dc_indices *train, const
                                  .seed = dc_pipeline_seed(p, "select", 0, 0),
                                  .identity = p->identity,
                                  .checkpoint_interval_s = p->settings.checkpoint_interval_s,
+                                 .lock = p->lock,
                                  .log = p->log,
                                  .events = p->events};
     return dc_candidates_train(p->world, &common, directory, n, candidates);
@@ -389,6 +393,7 @@ static dc_status signalled(void *context, bool *stop)
 static dc_status write_genotype(const dc_pipeline *p, const dc_genotype *genotype)
 {
     char path[DC_PATH_CHARS], text[DC_GENOTYPE_CHARS + 1];
+    DC_TRY(dc_lock_check(p->lock));
     DC_TRY(dc_pipeline_path(p, "genotype.txt", path));
     dc_genotype_format(genotype, text);
     strcat(text, "\n"); /* DC_GENOTYPE_CHARS holds the text with its end; one more is ours */
@@ -429,6 +434,7 @@ static dc_status train_target(dc_pipeline *p, const dc_genotype *genotype, dc_tr
                               .best = best,
                               .last = last,
                               .checkpoint_interval_s = p->settings.checkpoint_interval_s,
+                              .lock = p->lock,
                               .csv = csv,
                               .log = p->log,
                               .events = p->events,

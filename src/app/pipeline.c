@@ -1,5 +1,6 @@
 #include "app/pipeline.h"
 
+#include "app/starts.h"
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/state.h"
@@ -43,6 +44,7 @@ static dc_status save_progress(const dc_pipeline *p)
 {
     char path[DC_PATH_CHARS];
     dc_state *state;
+    DC_TRY(dc_lock_check(p->lock));
     DC_TRY(dc_pipeline_path(p, "run.h5", path));
     DC_TRY(dc_state_create(path, &state));
     dc_state_put_u64(state, "dataset", p->dataset->hash);
@@ -165,11 +167,12 @@ static dc_status prepare_own(dc_pipeline *p, const char *config, const dc_args *
     return DC_OK;
 }
 
-dc_status dc_pipeline_prepare(dc_pipeline *p, const dc_comm *world, const char *config, const dc_args *args,
-                              bool searches)
+dc_status dc_pipeline_prepare(dc_pipeline *p, const dc_comm *world, const char *command, const char *config,
+                              const dc_args *args, bool searches)
 {
     memset(p, 0, sizeof *p);
     p->world = world;
+    p->command = command;
     p->searches = searches;
     DC_TRY(prepare_own(p, config, args, searches));
     return dc_path_join(p->settings.run.output, p->settings.run.name, p->folder);
@@ -212,7 +215,8 @@ static dc_status open_folder(dc_pipeline *p)
 {
     char path[DC_PATH_CHARS], config[DC_PATH_CHARS];
     DC_TRY(dc_directory_create(p->folder));
-    DC_TRY(dc_lock_acquire(p->folder, &p->lock));
+    DC_TRY(dc_pipeline_path(p, "lock", path));
+    DC_TRY(dc_lock_acquire(path, p->folder, p->settings.run.lock_timeout_s, dc_comm_abort, &p->lock));
     DC_TRY(dc_pipeline_path(p, "config.ini", config));
     DC_TRY(check_config(p, config));
     DC_TRY(dc_pipeline_path(p, "log.txt", path));
@@ -221,6 +225,8 @@ static dc_status open_folder(dc_pipeline *p)
     DC_TRY(load_progress(p));
     DC_TRY(dc_pipeline_path(p, "events.jsonl", path));
     DC_TRY(dc_events_open(path, &p->events));
+    DC_TRY(dc_starts_begin(p));
+    p->started = true;
     return keep_config(p, config);
 }
 
@@ -256,6 +262,18 @@ static void introduce(const dc_pipeline *p)
     suggest_ranks(p);
 }
 
+/* Any rank may write: a search's checkpoint, a candidate's. */
+static dc_status share_lock(dc_pipeline *p)
+{
+    char path[DC_PATH_CHARS];
+    int64_t generation = p->lock ? dc_lock_generation(p->lock) : 0;
+    DC_TRY(dc_comm_bcast(p->world, 0, &generation, sizeof generation));
+    dc_status status = dc_pipeline_path(p, "lock", path);
+    if (status == DC_OK && p->world->rank != 0)
+        status = dc_lock_join(path, p->folder, generation, &p->lock);
+    return dc_comm_agree(p->world, status);
+}
+
 dc_status dc_pipeline_open(dc_pipeline *p)
 {
     const dc_comm *world = p->world;
@@ -265,6 +283,7 @@ dc_status dc_pipeline_open(dc_pipeline *p)
                        p->settings.ranks_per_search, world->size, world->size == 1 ? "" : "s");
     DC_TRY_ALL(world, world->rank == 0 ? open_folder(p) : dc_log_open(world->rank, world->size, false, NULL, &p->log));
     DC_TRY(dc_comm_bcast(world, 0, &p->progress, sizeof p->progress));
+    DC_TRY(share_lock(p));
     introduce(p);
     return DC_OK;
 }

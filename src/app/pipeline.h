@@ -4,6 +4,7 @@
 
 #include "app/settings.h"
 #include "base/files.h"
+#include "base/lock.h"
 #include "comm/comm.h"
 #include "lug/candidates.h"
 #include "lug/lug.h"
@@ -20,6 +21,7 @@ typedef struct dc_progress {
 
 typedef struct dc_pipeline {
     const dc_comm *world;
+    const char *command; /* "run" */
     dc_settings settings;
     uint64_t config_hash; /* of all that decides results */
     uint64_t identity;    /* config_hash and data set: what checkpoints carry */
@@ -31,9 +33,10 @@ typedef struct dc_pipeline {
     dc_budgets budgets;
     dc_deriver *deriver;
     char folder[DC_PATH_CHARS];
-    dc_lock *lock;
+    dc_lock *lock; /* of the folder: this job is its one writer; on every rank */
     dc_log *log;
     dc_events *events;
+    bool started; /* the start is noted in the folder; rank 0 */
     dc_progress progress;
     dc_lug lug;    /* empty without a budget */
     bool searches; /* it is for more than training a given architecture */
@@ -44,8 +47,8 @@ typedef struct dc_pipeline {
  * everything but the output folder, in which nothing is made yet. searches: it is for more than training a given
  * architecture, so that the images of searches and candidates must suffice too. Not collective. dc_pipeline_close is
  * legal after any outcome. */
-dc_status dc_pipeline_prepare(dc_pipeline *p, const dc_comm *world, const char *config, const dc_args *args,
-                              bool searches);
+dc_status dc_pipeline_prepare(dc_pipeline *p, const dc_comm *world, const char *command, const char *config,
+                              const dc_args *args, bool searches);
 
 /* Takes the output folder of a prepared run for this job (rank 0): an unfinished run of the same configuration in it is
  * continued, one of another is refused, naming the key that differs. Collective. */

@@ -174,7 +174,7 @@ static dc_status plan(const dc_comm *world, const dc_args *args, FILE *out)
     DC_TRY(dc_args_int(args, "ranks", 1, 1000000, &ranks));
     dc_pipeline pipeline;
     phase_plan phases[DC_PHASES];
-    dc_status status = dc_pipeline_prepare(&pipeline, world, dc_args_at(args, 0), args, true);
+    dc_status status = dc_pipeline_prepare(&pipeline, world, command.name, dc_args_at(args, 0), args, true);
     if (status == DC_OK)
         status = plan_phases(&pipeline, ranks, phases, &n);
     if (status == DC_OK && dc_args_has(args, "json"))

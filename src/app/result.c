@@ -88,6 +88,7 @@ static void add_origin(const dc_pipeline *p, cJSON *root)
 dc_status dc_result_write(const dc_pipeline *p, const dc_outcome *o)
 {
     char path[DC_PATH_CHARS], genotype[DC_GENOTYPE_CHARS];
+    DC_TRY(dc_lock_check(p->lock));
     DC_TRY(dc_pipeline_path(p, "result.json", path));
     cJSON *root = cJSON_CreateObject();
     dc_genotype_format(o->genotype, genotype);

@@ -2,6 +2,7 @@
 
 #include "app/phases.h"
 #include "app/result.h"
+#include "app/starts.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -180,10 +181,13 @@ dc_status dc_run_command(const dc_comm *world, const char *name, int argc, char 
     }
     dc_pipeline pipeline;
     bool searches = strcmp(name, "train") != 0;
-    dc_status status = dc_comm_agree(world, dc_pipeline_prepare(&pipeline, world, dc_args_at(args, 0), args, searches));
+    dc_status status =
+        dc_comm_agree(world, dc_pipeline_prepare(&pipeline, world, command->name, dc_args_at(args, 0), args, searches));
     if (status == DC_OK)
         status = run_prepared(&pipeline, name, args, out);
     dc_log_end(pipeline.log, status);
+    if (pipeline.started)
+        dc_starts_end(&pipeline, status);
     dc_pipeline_close(&pipeline);
     dc_args_destroy(args);
     return status;

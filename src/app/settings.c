@@ -102,6 +102,15 @@ static const dc_key keys[] = {
      .maximum = 86400,
      .flags = DC_KEY_NO_HASH,
      .help = "time between two progress lines where output is no terminal"},
+    {.section = "run",
+     .name = "lock_timeout",
+     .type = DC_KEY_DURATION_S,
+     .offset = AT(run.lock_timeout_s),
+     .initial = "30",
+     .minimum = 1,
+     .maximum = 3600,
+     .flags = DC_KEY_NO_HASH,
+     .help = "a job on another machine that has shown no sign of life in the folder for so long is taken for dead"},
 
     {.section = "data",
      .name = "file",
@@ -211,6 +220,15 @@ static const dc_key keys[] = {
      .maximum = 1e6,
      .flags = DC_KEY_NO_HASH,
      .help = "time between two checkpoints of a search or training, besides those at ends and on signals"},
+    {.section = "checkpoint",
+     .name = "max_starts_without_progress",
+     .type = DC_KEY_INT,
+     .offset = AT(max_idle_starts),
+     .initial = "5",
+     .minimum = 0,
+     .maximum = 1000000,
+     .flags = DC_KEY_NO_HASH,
+     .help = "after so many starts in a row that brought nothing further the next is refused; 0: never"},
 };
 
 const dc_schema dc_settings_schema = {keys, sizeof keys / sizeof keys[0]};

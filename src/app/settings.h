@@ -11,7 +11,7 @@ typedef struct dc_settings_run {
     char name[128], output[1024], device[16];
     int64_t seed;
     int threads;
-    double log_interval_s;
+    double log_interval_s, lock_timeout_s;
 } dc_settings_run;
 
 /* How weights are trained: the keys that [target] and [search] share. */
@@ -50,6 +50,7 @@ typedef struct dc_settings {
     double lug_lowest, lug_highest;
     int select_epochs, select_candidates;
     double checkpoint_interval_s;
+    int max_idle_starts;
 } dc_settings;
 
 extern const dc_schema dc_settings_schema;

@@ -34,10 +34,4 @@ dc_status dc_file_write_all(int fd, const char *path, const void *data, size_t s
 dc_status dc_file_replace(const char *path, const void *data, size_t size);
 dc_status dc_file_replace_text(const char *path, const char *text);
 
-/* Keeps a directory for one job: "<directory>/lock" is locked (fcntl, so that it holds over NFS, and ends with the
- * process) and names host and process, which the error of a second job then reports. */
-typedef struct dc_lock dc_lock;
-dc_status dc_lock_acquire(const char *directory, dc_lock **lock);
-void dc_lock_release(dc_lock *lock);
-
 #endif

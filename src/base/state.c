@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -142,6 +143,14 @@ dc_status dc_state_create_large(const char *path, dc_state **state)
     return create(path, true, state);
 }
 
+void dc_state_put_about(dc_state *state, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(state->about, sizeof state->about, format, arguments);
+    va_end(arguments);
+}
+
 dc_status dc_state_check(const dc_state *state)
 {
     return dc_state_repeat(state);
@@ -191,10 +200,10 @@ static dc_status write_temporary(dc_state *state)
     DC_TRY(dc_state_repeat(state));
     if (state->large) {
         DC_TRY(close_file(state));
-        return dc_state_seal_file(state->temporary);
+        return dc_state_seal_file(state->temporary, state->about);
     }
     DC_TRY(image_of(state, &bytes, &size_bytes));
-    return dc_state_write_file(state->temporary, bytes, size_bytes);
+    return dc_state_write_file(state->temporary, state->about, bytes, size_bytes);
 }
 
 dc_status dc_state_commit(dc_state *state, bool keep_previous)

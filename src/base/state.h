@@ -65,6 +65,10 @@ void dc_state_put_text(dc_state *state, const char *name, const char *text);
 void dc_state_reserve(dc_state *state, const char *name, dc_state_type type, int rank, const int64_t *dims);
 void dc_state_put_rows(dc_state *state, const char *name, int64_t first, int64_t n, const void *rows);
 
+/* One line about what the state holds, for dc_state_about; cut at DC_STATE_ABOUT_CHARS. */
+void dc_state_put_about(dc_state *state, const char *format, ...) __attribute__((format(printf, 2, 3)));
+enum { DC_STATE_ABOUT_CHARS = 320 };
+
 /* The first error so far. */
 dc_status dc_state_check(const dc_state *state);
 
@@ -80,6 +84,10 @@ void dc_state_abandon(dc_state *state);
 
 /* Is there something to open: `path` or `path`.previous? */
 bool dc_state_exists(const char *path);
+
+/* The line of dc_state_put_about, "" without one. Reads the file's first bytes and its size only: what somebody may do
+ * while others write, and for many files. DC_ERR_IO, DC_ERR_INPUT as dc_state_open. */
+dc_status dc_state_about(const char *path, char about[DC_STATE_ABOUT_CHARS]);
 
 /* Reads one file and verifies it. DC_ERR_IO when it cannot be read, DC_ERR_INPUT when it is damaged or no state. */
 dc_status dc_state_open(const char *path, dc_state **state);

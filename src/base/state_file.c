@@ -2,6 +2,7 @@
 
 #include "base/files.h"
 #include "base/hash.h"
+#include "base/state.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -10,15 +11,35 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define KIND "dcanas state file (HDF5 from byte 512), format 1\n"
+#define KIND  "dcanas state file (HDF5 from byte 512), format 1\n"
+#define ABOUT "about "
 
 static const size_t PIECE_BYTES = 1 << 20;
 
-void dc_state_header(uint64_t size_bytes, uint64_t hash, char header[DC_STATE_HEADER_BYTES])
+/* Text that is about something is hashed with what it is about. */
+void dc_state_header(uint64_t size_bytes, uint64_t hash, const char *about, char header[DC_STATE_HEADER_BYTES])
 {
     memset(header, 0, DC_STATE_HEADER_BYTES);
-    snprintf(header, DC_STATE_HEADER_BYTES, KIND "bytes %llu\nxxh3-64 %016llx\n", (unsigned long long)size_bytes,
-             (unsigned long long)hash);
+    if (*about) {
+        dc_hash both;
+        dc_hash_init(&both);
+        dc_hash_u64(&both, hash);
+        dc_hash_text(&both, about);
+        hash = dc_hash_end(&both);
+    }
+    snprintf(header, DC_STATE_HEADER_BYTES, KIND "bytes %llu\nxxh3-64 %016llx\n%s%.*s%s",
+             (unsigned long long)size_bytes, (unsigned long long)hash, *about ? ABOUT : "", DC_STATE_ABOUT_CHARS - 1,
+             about, *about ? "\n" : "");
+}
+
+/* The last line of a header, "" where there is none. */
+static void about_of(const char header[DC_STATE_HEADER_BYTES], char about[DC_STATE_ABOUT_CHARS])
+{
+    char text[DC_STATE_HEADER_BYTES + 1] = {0};
+    memcpy(text, header, DC_STATE_HEADER_BYTES);
+    const char *line = strstr(text, "\n" ABOUT);
+    line = line ? line + 1 + strlen(ABOUT) : "";
+    snprintf(about, DC_STATE_ABOUT_CHARS, "%.*s", (int)strcspn(line, "\n"), line);
 }
 
 static dc_status check_kind_and_size(const char *path, const char *header, size_t available, uint64_t size_bytes)
@@ -40,8 +61,9 @@ static dc_status check_kind_and_size(const char *path, const char *header, size_
 
 static dc_status check_header(const char *path, const char *header, uint64_t size_bytes, uint64_t hash)
 {
-    char expected[DC_STATE_HEADER_BYTES];
-    dc_state_header(size_bytes, hash, expected);
+    char expected[DC_STATE_HEADER_BYTES], about[DC_STATE_ABOUT_CHARS];
+    about_of(header, about);
+    dc_state_header(size_bytes, hash, about, expected);
     if (memcmp(expected, header, sizeof expected))
         return dc_fail(DC_ERR_INPUT, "%s is damaged: its checksum does not match what it holds", path);
     return DC_OK;
@@ -87,6 +109,21 @@ static dc_status hash_rest(int fd, const char *path, uint64_t *hash)
     return n < 0 ? dc_fail(DC_ERR_IO, "cannot read %s: %s", path, strerror(error)) : DC_OK;
 }
 
+dc_status dc_state_about(const char *path, char about[DC_STATE_ABOUT_CHARS])
+{
+    char header[DC_STATE_HEADER_BYTES];
+    uint64_t size_bytes = 0;
+    *about = 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return dc_fail(DC_ERR_IO, "cannot read %s: %s", path, strerror(errno));
+    dc_status status = read_header(fd, path, header, &size_bytes);
+    close(fd);
+    if (status == DC_OK)
+        about_of(header, about);
+    return status;
+}
+
 static dc_status verify(const char *path, int whole)
 {
     char header[DC_STATE_HEADER_BYTES];
@@ -122,7 +159,7 @@ static dc_status sync_and_close(int fd, const char *path, dc_status status)
     return status;
 }
 
-dc_status dc_state_seal_file(const char *path)
+dc_status dc_state_seal_file(const char *path, const char *about)
 {
     char header[DC_STATE_HEADER_BYTES];
     uint64_t hash = 0;
@@ -134,15 +171,16 @@ dc_status dc_state_seal_file(const char *path)
     if (!status)
         status = hash_rest(fd, path, &hash);
     if (!status) {
-        dc_state_header((uint64_t)info.st_size, hash, header);
+        dc_state_header((uint64_t)info.st_size, hash, about, header);
         status = dc_file_write_all(fd, path, header, sizeof header); /* nothing has moved the offset from 0 */
     }
     return sync_and_close(fd, path, status);
 }
 
-dc_status dc_state_write_file(const char *path, char *bytes, size_t size_bytes)
+dc_status dc_state_write_file(const char *path, const char *about, char *bytes, size_t size_bytes)
 {
-    dc_state_header(size_bytes, dc_hash_of(bytes + DC_STATE_HEADER_BYTES, size_bytes - DC_STATE_HEADER_BYTES), bytes);
+    dc_state_header(size_bytes, dc_hash_of(bytes + DC_STATE_HEADER_BYTES, size_bytes - DC_STATE_HEADER_BYTES), about,
+                    bytes);
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0)
         return dc_fail(DC_ERR_IO, "cannot create %s: %s", path, strerror(errno));

@@ -9,9 +9,9 @@
 
 enum { DC_STATE_HEADER_BYTES = 512 }; /* the HDF5 user block */
 
-/* What the first bytes of a whole file are: its kind, size and hash, as text padded with zeros. `hash` is of all bytes
- * after the header. */
-void dc_state_header(uint64_t size_bytes, uint64_t hash, char header[DC_STATE_HEADER_BYTES]);
+/* What the first bytes of a whole file are: its kind, size, hash and what it is about, as text padded with zeros.
+ * `hash` is of all bytes after the header. */
+void dc_state_header(uint64_t size_bytes, uint64_t hash, const char *about, char header[DC_STATE_HEADER_BYTES]);
 
 /* Are these bytes of a file whole? DC_ERR_INPUT, naming the path, when not. */
 dc_status dc_state_verify_bytes(const char *path, const char *bytes, size_t size_bytes);
@@ -23,10 +23,10 @@ dc_status dc_state_verify_file(const char *path);
 dc_status dc_state_verify_size(const char *path);
 
 /* Hashes what `path` holds after the header, writes the header, and syncs. */
-dc_status dc_state_seal_file(const char *path);
+dc_status dc_state_seal_file(const char *path, const char *about);
 
 /* Writes a whole file (its header is filled in first) and syncs it. */
-dc_status dc_state_write_file(const char *path, char *bytes, size_t size_bytes);
+dc_status dc_state_write_file(const char *path, const char *about, char *bytes, size_t size_bytes);
 
 /* Puts the finished file `temporary` in the place of `path`, durably; with keep_previous what stood there becomes
  * `path`.previous, unless it is damaged: then the older `path`.previous, which may be whole, stays. */

@@ -18,6 +18,7 @@ struct dc_state {
     char warning[DC_STATE_MESSAGE_CHARS];
     char path[DC_PATH_CHARS];
     char temporary[DC_PATH_CHARS + 8]; /* path.tmp */
+    char about[DC_STATE_ABOUT_CHARS];
 };
 
 /* Every use of HDF5 stands between these two. */

@@ -11,6 +11,7 @@ typedef enum dc_status {
     DC_ERR_MEMORY,   /* an allocation failed */
     DC_ERR_COMM,     /* MPI (or NCCL) failed, or another rank reported an error */
     DC_ERR_DEVICE,   /* the compute device failed */
+    DC_ERR_STALLED,  /* nothing moves: a rank that hangs, starts that bring nothing */
     DC_ERR_INTERNAL, /* a bug of ours */
     DC_INTERRUPTED   /* a signal asked to stop: state is saved, run again to go on (exit 75) */
 } dc_status;

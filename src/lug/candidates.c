@@ -4,6 +4,7 @@
 #include "base/hash.h"
 #include "base/units.h"
 #include "lug/crew.h"
+#include "lug/searches.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,7 +66,7 @@ static dc_status add_from_lug(dc_deriver *deriver, const dc_budgets *budgets, co
     dc_status status = DC_OK;
     for (int i = 0; i < lug->n && *n - first < most && status == DC_OK; i++) {
         char origin[48];
-        snprintf(origin, sizeof origin, "point-%03d-seed-%d", order[i].entry->point, order[i].entry->seed_index);
+        dc_search_point_name(order[i].entry->point, order[i].entry->seed_index, origin);
         status = add(deriver, budgets, tables, order[i].entry, origin, n, list);
     }
     free(order);

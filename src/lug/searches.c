@@ -104,6 +104,11 @@ static dc_status search_one(void *context, int item, dc_farm_worker *worker)
 
 /* ---- all of them ---- */
 
+void dc_search_point_name(int point, int seed_index, char name[DC_SEARCH_NAME_CHARS])
+{
+    snprintf(name, DC_SEARCH_NAME_CHARS, "point-%03d-seed-%d", point, seed_index);
+}
+
 static const char *name_of(const void *context, int item)
 {
     return ((const work *)context)->specs[item].name;

@@ -6,13 +6,18 @@
 #include "lug/lug.h"
 #include "search/search.h"
 
+enum { DC_SEARCH_NAME_CHARS = 48 };
+
 /* One search to make. */
 typedef struct dc_search_spec {
-    char name[48]; /* also the name of its files: "point-003-seed-0" */
+    char name[DC_SEARCH_NAME_CHARS]; /* also the name of its files: "point-003-seed-0" */
     uint64_t seed;
     double target[DC_METRICS]; /* K', 0: not constrained */
     int point, seed_index;     /* copied to the entry */
 } dc_search_spec;
+
+/* The name of a lookup graph's search. */
+void dc_search_point_name(int point, int seed_index, char name[DC_SEARCH_NAME_CHARS]);
 
 typedef struct dc_searches {
     const dc_comm *comm;

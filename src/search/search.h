@@ -12,6 +12,7 @@
 #define DC_SEARCH_SEARCH_H
 
 #include "base/events.h"
+#include "base/lock.h"
 #include "base/log.h"
 #include "data/loader.h"
 #include "nn/model.h"
@@ -49,8 +50,9 @@ typedef struct dc_search_job {
     uint64_t identity;      /* as dc_train_job's */
     const char *checkpoint; /* path, or NULL */
     double checkpoint_interval_s;
-    const char *csv; /* path of the trace, or NULL */
-    dc_log *log;     /* epoch lines; may be NULL */
+    const dc_lock *lock; /* of who may write these files; NULL: nobody else would */
+    const char *csv;     /* path of the trace, or NULL */
+    dc_log *log;         /* epoch lines; may be NULL */
     dc_events *events;
     dc_hooks hooks;
 } dc_search_job;

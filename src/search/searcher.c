@@ -153,6 +153,8 @@ static void put_state(void *context, dc_state *state)
     const written *w = context;
     const dc_searcher *s = w->searcher;
     const dc_search_position *at = &s->at;
+    dc_state_put_about(state, "step=%lld steps=%lld seconds=%.3f accuracy=%.6f", (long long)at->step,
+                       (long long)s->total_steps, at->seconds, at->validation_accuracy);
     dc_state_put_i64(state, "step", at->step);
     dc_state_put_i64(state, "steps", s->total_steps);
     dc_state_put(state, "ranks", DC_STATE_DOUBLE, 2, (int64_t[]){w->ranks->n, N_OWN}, w->ranks->data);
@@ -205,7 +207,7 @@ static dc_status get_state(void *context, dc_state *state)
 static dc_checkpoint checkpoint_of(const dc_searcher *s, void *context)
 {
     return (dc_checkpoint){s->job->checkpoint, s->job->name, s->job->identity, s->params,
-                           put_state,          get_state,    context};
+                           put_state,          get_state,    context,          s->job->lock};
 }
 
 dc_status dc_searcher_save(dc_searcher *s)

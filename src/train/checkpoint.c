@@ -23,6 +23,8 @@ dc_status dc_checkpoint_write(const dc_checkpoint *c)
     dc_state_put_u64(state, "identity", c->identity);
     c->put(c->context, state);
     dc_status status = dc_params_save(c->params, state, "params", true);
+    if (status == DC_OK)
+        status = dc_lock_check(c->lock);
     if (status != DC_OK) {
         dc_state_abandon(state);
         return status;

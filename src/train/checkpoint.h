@@ -3,6 +3,7 @@
 #define DC_TRAIN_CHECKPOINT_H
 
 #include "backend/executor.h"
+#include "base/lock.h"
 #include "base/log.h"
 #include "base/state.h"
 #include "nn/params.h"
@@ -21,9 +22,10 @@ typedef struct dc_checkpoint {
     void (*put)(void *context, dc_state *state);
     dc_status (*get)(void *context, dc_state *state);
     void *context;
+    const dc_lock *lock; /* of who may write it; NULL: nobody else would */
 } dc_checkpoint;
 
-/* Writes the file and keeps the previous one. One rank's. */
+/* Writes the file and keeps the previous one. One rank's. DC_ERR_IO when the lock was taken over. */
 dc_status dc_checkpoint_write(const dc_checkpoint *checkpoint);
 
 /* Takes up the newest whole file, if there is any. One of another identity is refused. Every rank reads it: it is

@@ -124,7 +124,9 @@ static dc_status end_epoch(dc_trainer *t)
         r->best_accuracy = r->accuracy;
         r->best_epoch = t->at.epoch;
     }
-    dc_status status = write_epoch(t);
+    dc_status status = comm->rank == 0 ? dc_lock_check(t->job->lock) : DC_OK;
+    if (status == DC_OK)
+        status = write_epoch(t);
     if (status == DC_OK && better && t->job->best && comm->rank == 0)
         status = dc_weights_save(t->job->best, &t->job->options->network, t->job->genotype, t->params, r->accuracy,
                                  t->at.epoch);

@@ -9,6 +9,7 @@
 #define DC_TRAIN_TRAIN_H
 
 #include "base/events.h"
+#include "base/lock.h"
 #include "base/log.h"
 #include "comm/comm.h"
 #include "data/loader.h"
@@ -41,9 +42,10 @@ typedef struct dc_train_job {
     const char *checkpoint;  /* path; resumed from when it exists. NULL: none */
     const char *best, *last; /* paths of weights files; NULL: not written */
     double checkpoint_interval_s;
-    const char *csv;   /* path of the table of epochs; NULL: none */
-    dc_log *log;       /* epoch lines; may be NULL */
-    dc_events *events; /* may be NULL; rank 0's */
+    const dc_lock *lock; /* of who may write these files; NULL: nobody else would */
+    const char *csv;     /* path of the table of epochs; NULL: none */
+    dc_log *log;         /* epoch lines; may be NULL */
+    dc_events *events;   /* may be NULL; rank 0's */
     dc_hooks hooks;
 } dc_train_job;
 

@@ -171,6 +171,10 @@ static void put_state(void *context, dc_state *state)
 {
     const written *w = context;
     const dc_trainer *t = w->trainer;
+    const dc_train_result *r = &t->at.result;
+    dc_state_put_about(state, "epoch=%d epochs=%d step=%d steps=%u seconds=%.3f accuracy=%.6f best=%.6f best_epoch=%d",
+                       t->at.epoch, t->job->options->epochs, t->at.step, t->steps, r->seconds, r->accuracy,
+                       r->best_accuracy, r->best_epoch + 1);
     dc_state_put_i64(state, "epoch", t->at.epoch);
     dc_state_put_i64(state, "step", t->at.step);
     dc_state_put_i64(state, "epochs", t->job->options->epochs);
@@ -236,7 +240,7 @@ static dc_status get_state(void *context, dc_state *state)
 static dc_checkpoint checkpoint_of(const dc_trainer *t, void *context)
 {
     return (dc_checkpoint){t->job->checkpoint, t->job->name, t->job->identity, t->params,
-                           put_state,          get_state,    context};
+                           put_state,          get_state,    context,          t->job->lock};
 }
 
 dc_status dc_trainer_save(dc_trainer *t)

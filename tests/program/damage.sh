@@ -28,7 +28,7 @@ remove() {
 
 # sums: of everything that a run may not overwrite when it is refused.
 sums() {
-    find now -type f ! -name log.txt ! -name events.jsonl ! -name lock ! -name "${spared:-}" -exec md5sum {} + |
+    find now -type f ! -name log.txt ! -name events.jsonl ! -name 'lock*' ! -name starts.json ! -name "${spared:-}" -exec md5sum {} + |
         sort -k 2
 }
 

@@ -307,6 +307,37 @@ static void damage_falls_back(void **context)
 }
 
 /* Every flipped bit, anywhere, is found. */
+static void the_first_bytes_tell_what_it_is_about(void **context)
+{
+    (void)context;
+    char path[DC_PATH_CHARS], about[DC_STATE_ABOUT_CHARS], *bytes;
+    dc_state *state;
+    size_t size;
+    strcpy(path, in_directory("about.h5"));
+    assert_ok(save(path, 9));
+    assert_ok(dc_state_about(path, about));
+    assert_string_equal(about, "");
+    assert_ok(dc_state_create(path, &state));
+    dc_state_put_i64(state, "x", 1);
+    dc_state_put_about(state, "step=%d", 417);
+    assert_ok(dc_state_commit(state, false));
+    assert_ok(dc_state_about(path, about));
+    assert_string_equal(about, "step=417");
+    assert_ok(dc_state_open(path, &state));
+    assert_ok(dc_state_close(state));
+    assert_ok(dc_file_read(path, &bytes, &size));
+    char *there = memmem(bytes, 512, "417", 3);
+    assert_non_null(there);
+    *there = '5'; /* another line than was written */
+    assert_ok(dc_file_replace(path, bytes, size));
+    assert_int_equal(dc_state_open(path, &state), DC_ERR_INPUT);
+    assert_message("is damaged");
+    assert_int_equal(truncate(path, 300), 0);
+    assert_int_equal(dc_state_about(path, about), DC_ERR_INPUT);
+    assert_int_equal(dc_state_about("/nowhere.h5", about), DC_ERR_IO);
+    free(bytes);
+}
+
 static void flips_are_found(void **context)
 {
     (void)context;
@@ -482,11 +513,17 @@ static void threads_save_at_once(void **context)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_type_comes_back),    cmocka_unit_test(mismatches_are_named),
-        cmocka_unit_test(the_two_newest_are_kept),  cmocka_unit_test(equal_contents_give_equal_bytes),
-        cmocka_unit_test(damage_falls_back),        cmocka_unit_test(flips_are_found),
-        cmocka_unit_test(kill_leaves_a_whole_file), cmocka_unit_test(full_disk_leaves_the_old_file),
-        cmocka_unit_test(large_states_are_mapped),  cmocka_unit_test(threads_save_at_once),
+        cmocka_unit_test(every_type_comes_back),
+        cmocka_unit_test(mismatches_are_named),
+        cmocka_unit_test(the_two_newest_are_kept),
+        cmocka_unit_test(equal_contents_give_equal_bytes),
+        cmocka_unit_test(damage_falls_back),
+        cmocka_unit_test(flips_are_found),
+        cmocka_unit_test(kill_leaves_a_whole_file),
+        cmocka_unit_test(full_disk_leaves_the_old_file),
+        cmocka_unit_test(large_states_are_mapped),
+        cmocka_unit_test(threads_save_at_once),
+        cmocka_unit_test(the_first_bytes_tell_what_it_is_about),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -110,38 +110,6 @@ static void files_are_replaced_whole(void **context)
     assert_message("it is a directory");
 }
 
-static void a_directory_has_one_owner(void **context)
-{
-    (void)context;
-    dc_lock *lock, *second;
-    char process[64];
-    int ready[2];
-    assert_int_equal(pipe(ready), 0);
-    pid_t child = fork();
-    if (!child) {
-        char byte = dc_lock_acquire(directory.path, &lock) == DC_OK;
-        if (write(ready[1], &byte, 1) == 1)
-            pause();
-        _exit(0);
-    }
-    char byte = 0;
-    assert_int_equal(read(ready[0], &byte, 1), 1);
-    assert_int_equal(byte, 1);
-    assert_int_equal(dc_lock_acquire(directory.path, &second), DC_ERR_INPUT);
-    snprintf(process, sizeof process, "process %ld)", (long)child);
-    assert_message("is in use by another job (host ");
-    assert_message(process);
-    kill(child, SIGKILL);
-    waitpid(child, NULL, 0);
-    assert_ok(dc_lock_acquire(directory.path, &lock)); /* ends with its process */
-    assert_int_equal(dc_lock_acquire(directory.path, &second), DC_ERR_INPUT);
-    dc_lock_release(lock);
-    assert_ok(dc_lock_acquire(directory.path, &lock));
-    dc_lock_release(lock);
-    dc_lock_release(NULL);
-    assert_int_equal(dc_lock_acquire("/nowhere", &lock), DC_ERR_IO);
-}
-
 static void signals_only_ask(void **context)
 {
     (void)context;
@@ -262,10 +230,13 @@ static void help_lists_everything(void **context)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(paths_are_joined),         cmocka_unit_test(directories_are_made),
-        cmocka_unit_test(files_are_replaced_whole), cmocka_unit_test(a_directory_has_one_owner),
-        cmocka_unit_test(signals_only_ask),         cmocka_unit_test(the_clock_goes_forward),
-        cmocka_unit_test(command_lines_are_parsed), cmocka_unit_test(bad_command_lines_are_explained),
+        cmocka_unit_test(paths_are_joined),
+        cmocka_unit_test(directories_are_made),
+        cmocka_unit_test(files_are_replaced_whole),
+        cmocka_unit_test(signals_only_ask),
+        cmocka_unit_test(the_clock_goes_forward),
+        cmocka_unit_test(command_lines_are_parsed),
+        cmocka_unit_test(bad_command_lines_are_explained),
         cmocka_unit_test(help_lists_everything),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
