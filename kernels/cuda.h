@@ -155,6 +155,9 @@ size_t dck_cuda_sum_squares_scratch_bytes(void);
 cudaError_t dck_cuda_sum_squares(const dck_queue *queue, int n_runs, const dck_run *runs, size_t total, float clip,
                                  double *sum, float *scale, void *scratch);
 
+/* y = a x + b y; both aligned to 16 bytes */
+cudaError_t dck_cuda_blend(const dck_queue *queue, float *y, const float *x, size_t count, float a, float b);
+
 /* ---- layout.cu ---- */
 
 cudaError_t dck_cuda_from_nchw(const dck_queue *queue, const float *nchw, int n, dck_view y); /* lanes past n: zero */

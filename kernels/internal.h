@@ -60,6 +60,7 @@ void DCK(sgd)(float *value, const float *grad, float *velocity, size_t count, fl
 void DCK(adam)(float *value, const float *grad, float *first, float *second, size_t count, float learning_rate,
                float beta1, float beta2, float epsilon, float weight_decay, uint32_t step, int threads);
 double DCK(sum_squares)(const float *x, size_t count, int threads);
+void DCK(blend)(float *y, const float *x, size_t count, float a, float b, int threads);
 double DCK(ceiling)(long repeats, int threads);
 
 #endif

@@ -166,6 +166,8 @@ typedef struct dck_kernels {
     void (*adam)(float *value, const float *grad, float *first, float *second, size_t count, float learning_rate,
                  float beta1, float beta2, float epsilon, float weight_decay, uint32_t step, int threads);
     double (*sum_squares)(const float *x, size_t count, int threads);
+    /* y = a x + b y */
+    void (*blend)(float *y, const float *x, size_t count, float a, float b, int threads);
 
     /* For benchmarks: does nothing but multiply-adds in registers, returns how many floating-point operations. */
     double (*ceiling)(long repeats, int threads);

@@ -1,5 +1,5 @@
-/* The optimizers, as torch.optim.SGD and torch.optim.Adam. Bound by memory: sgd reads three floats and writes two,
- * adam reads four and writes three. */
+/* The optimizers, as torch.optim.SGD and torch.optim.Adam, and what averages and sums of their arrays need. Bound by
+ * memory: sgd reads three floats and writes two, adam reads four and writes three, blend reads two and writes one. */
 #include "internal.h"
 #include "plane.h"
 
@@ -102,4 +102,20 @@ double DCK(sum_squares)(const float *x, size_t count, int threads)
     for (int part = 0; part < parts; part++)
         total += partial[part];
     return total;
+}
+
+static void blend_part(float *restrict y, const float *restrict x, size_t count, float a, float b)
+{
+    for (size_t i = 0; i < count; i++)
+        y[i] = a * x[i] + b * y[i];
+}
+
+void DCK(blend)(float *y, const float *x, size_t count, float a, float b, int threads)
+{
+    const int parts = parts_of(count);
+#pragma omp parallel for schedule(static) num_threads(threads) if (parts > 1)
+    for (int part = 0; part < parts; part++) {
+        size_t begin = part_begin(count, part, parts), end = part_begin(count, part + 1, parts);
+        blend_part(y + begin, x + begin, end - begin, a, b);
+    }
 }

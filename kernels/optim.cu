@@ -1,6 +1,6 @@
 /* The optimizers, as torch.optim.SGD and torch.optim.Adam, each one launch for all runs of floats, and the sum of
  * squares that clipping needs. Bound by memory: sgd reads three floats and writes two, adam reads four and writes
- * three, a sum of squares reads one.
+ * three, a sum of squares reads one, blend (of whole arrays) reads two and writes one.
  *
  * All runs together are a row of fours, each run's last one filled up; blocks of threads walk along it. Which run a
  * four belongs to is looked up in the shared memory of the block, RUNS of them at a time. */
@@ -224,4 +224,27 @@ cudaError_t dck_cuda_sum_squares(const dck_queue *queue, int n_runs, const dck_r
     if (error != cudaSuccess)
         return error;
     return launch(finish_squares_kernel, dim3(1), dim3(THREADS), 0, queue->stream, partial, parts, clip, sum, scale);
+}
+
+static __global__ void __launch_bounds__(THREADS) blend_kernel(float *y, const float *x, size_t count, float a, float b)
+{
+    const size_t first = blockIdx.x * (size_t)THREADS + threadIdx.x, fours = count / 4;
+    for (size_t i = first; i < fours; i += gridDim.x * (size_t)THREADS) {
+        const dck_four from = load_four(x + 4 * i);
+        dck_four to = load_four(y + 4 * i);
+        for (int j = 0; j < 4; j++)
+            to.v[j] = a * from.v[j] + b * to.v[j];
+        store_four(y + 4 * i, to);
+    }
+    if (first < count % 4) {
+        const size_t i = 4 * fours + first;
+        y[i] = a * x[i] + b * y[i];
+    }
+}
+
+cudaError_t dck_cuda_blend(const dck_queue *queue, float *y, const float *x, size_t count, float a, float b)
+{
+    if (count == 0)
+        return cudaSuccess;
+    return launch(blend_kernel, walk_grid(1, count), dim3(THREADS), 0, queue->stream, y, x, count, a, b);
 }

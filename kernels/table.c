@@ -46,5 +46,6 @@ const dck_kernels DCK_JOIN(table, DCK_ISA) = {
     .sgd = DCK(sgd),
     .adam = DCK(adam),
     .sum_squares = DCK(sum_squares),
+    .blend = DCK(blend),
     .ceiling = DCK(ceiling),
 };

@@ -144,6 +144,8 @@ typedef struct dc_backend_interface {
      * its own need not be waited for; it says in a later call that it met such gradients. */
     dc_status (*sgd)(dc_backend *, int n_segments, const dc_segment *segments, const dc_sgd *sgd, double *norm);
     dc_status (*adam)(dc_backend *, int n_segments, const dc_segment *segments, const dc_adam *adam);
+    /* y = a x + b y over count floats of two arrays that `alloc` gave: averages of weights, sums of gradients */
+    dc_status (*blend)(dc_backend *, float *y, const float *x, size_t count, float a, float b);
 
     /* What follows is of devices that compute on their own while the host goes on, and NULL of others.
      *

@@ -375,6 +375,27 @@ static void adam_matches_loops(void **state)
     check_adam(LENGTHS, 1, 0);
 }
 
+/* Arrays of any length; a count below it leaves the rest alone. */
+static void check_blend(size_t room, size_t count)
+{
+    const float a = 0.25f, b = 0.75f;
+    parameters p = parameters_create(1, room, 0);
+    device_ok(dck_cuda_blend(&p.queue, p.array[VALUE].data, p.array[GRAD].data, count, a, b));
+    for (size_t i = 0; i < count; i++)
+        p.right[VALUE][i] = (double)a * p.right[GRAD][i] + (double)b * p.right[VALUE][i];
+    assert_parameters(&p, 1e-6);
+    parameters_destroy(&p);
+}
+
+static void blend_matches_loops(void **state)
+{
+    (void)state;
+    check_blend(8, 0);
+    check_blend(8, 3);
+    check_blend(1030, 1027);
+    check_blend(MANY, MANY - 2);
+}
+
 /* ---- the gradient's norm ---- */
 
 typedef struct norm {
@@ -449,6 +470,7 @@ int main(void)
         cmocka_unit_test(sgd_matches_loops),
         cmocka_unit_test(sgd_leaves_out_a_step_that_is_not_finite),
         cmocka_unit_test(adam_matches_loops),
+        cmocka_unit_test(blend_matches_loops),
         cmocka_unit_test(sum_of_squares_matches_loops),
         cmocka_unit_test(no_parameters_have_no_norm),
     };

@@ -149,6 +149,14 @@ static dc_status reference_adam(dc_backend *backend, int n, const dc_segment *se
     return DC_OK;
 }
 
+static dc_status reference_blend(dc_backend *backend, float *y, const float *x, size_t count, float a, float b)
+{
+    (void)backend;
+    for (size_t i = 0; i < count; i++)
+        y[i] = (float)((double)a * (double)x[i] + (double)b * (double)y[i]);
+    return DC_OK;
+}
+
 static void reference_destroy(dc_backend *backend)
 {
     for (dc_kernel *k = ((reference_backend *)backend)->kernels; k;) {
@@ -187,6 +195,7 @@ static const dc_backend_interface interface = {
     .read = reference_read,
     .sgd = reference_sgd,
     .adam = reference_adam,
+    .blend = reference_blend,
 };
 
 dc_status dc_reference_backend_create(dc_backend **backend)

@@ -174,8 +174,10 @@ static void run_optimizer(dc_backend *b, model *m, int which, uint32_t step)
     const dc_adam adam = {0.01f, 0.5f, 0.999f, 1e-8f, 1e-2f, step};
     if (which < 2)
         must(b->call->sgd(b, N_SEGMENTS, m->segments, &sgd, NULL));
-    else
+    else if (which == 2)
         must(b->call->adam(b, N_SEGMENTS, m->segments, &adam));
+    else
+        must(b->call->blend(b, m->memory, m->memory + m->count, m->count, 0.3f, 0.7f));
 }
 
 static void optimizers_conform(void **state)
@@ -183,7 +185,7 @@ static void optimizers_conform(void **state)
     dc_backend *b = *state, *one, *reference;
     must(dc_backend_create("cpu", 1, 0, &one));
     must(dc_reference_backend_create(&reference));
-    for (int which = 0; which < 3; which++) { /* sgd, with Nesterov, adam */
+    for (int which = 0; which < 4; which++) { /* sgd, with Nesterov, adam, blend */
         model ours = model_create(), single = model_create(), theirs = model_create();
         for (uint32_t step = 1; step <= 3; step++) {
             run_optimizer(b, &ours, which, step);

@@ -258,6 +258,13 @@ static dc_status cpu_sgd(dc_backend *backend, int n, const dc_segment *segments,
     return DC_OK;
 }
 
+static dc_status cpu_blend(dc_backend *backend, float *y, const float *x, size_t count, float a, float b)
+{
+    const dc_cpu_backend *cpu = cpu_of(backend);
+    cpu->kernels->blend(y, x, count, a, b, cpu->threads);
+    return DC_OK;
+}
+
 /* ---- making ---- */
 
 static void cpu_destroy(dc_backend *backend)
@@ -283,6 +290,7 @@ static const dc_backend_interface interface = {
     .read = cpu_read,
     .sgd = cpu_sgd,
     .adam = cpu_adam,
+    .blend = cpu_blend,
 };
 
 static dc_status refuse_isa(const char *isa)

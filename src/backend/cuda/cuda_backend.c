@@ -224,6 +224,7 @@ static const dc_backend_interface interface = {
     .read = cuda_read,
     .sgd = dc_cuda_sgd,
     .adam = dc_cuda_adam,
+    .blend = dc_cuda_blend,
     .stream = cuda_stream,
     .open_run = dc_cuda_open_run,
     .close_run = dc_cuda_close_run,

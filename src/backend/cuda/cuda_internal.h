@@ -96,6 +96,7 @@ void dc_cuda_conv_extra(const dc_cuda_backend *b, const dc_kernel *k, dc_cuda_ex
 /* The optimizers, in cuda_optim.c. */
 dc_status dc_cuda_sgd(dc_backend *backend, int n, const dc_segment *segments, const dc_sgd *sgd, double *norm);
 dc_status dc_cuda_adam(dc_backend *backend, int n, const dc_segment *segments, const dc_adam *adam);
+dc_status dc_cuda_blend(dc_backend *backend, float *y, const float *x, size_t count, float a, float b);
 void dc_cuda_tables_clear(dc_cuda_backend *b);
 
 /* Recording of runs and staging of batches, in cuda_step.c. */

@@ -116,3 +116,9 @@ dc_status dc_cuda_adam(dc_backend *backend, int n, const dc_segment *segments, c
                               adam->beta2, adam->epsilon, adam->weight_decay, adam->step));
     return DC_OK;
 }
+
+dc_status dc_cuda_blend(dc_backend *backend, float *y, const float *x, size_t count, float a, float b)
+{
+    DC_CUDA_TRY(dck_cuda_blend(&cuda_of(backend)->queue, y, x, count, a, b));
+    return DC_OK;
+}
