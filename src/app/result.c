@@ -236,8 +236,9 @@ dc_status dc_summary_print(const dc_pipeline *p, const dc_outcome *o, FILE *out)
     fprintf(out, "\n");
     print_sizes(p, o, out);
     if (o->training)
-        fprintf(out, "  accuracy  %13.2f %%  on the %lld test images (best epoch %.2f %%)\n",
-                100 * o->training->accuracy, (long long)o->training->evaluated, 100 * o->training->best_accuracy);
+        fprintf(out, "  accuracy  %13.2f %%  on the %lld test images (best epoch %.2f %%), top 5 %.2f %%\n",
+                100 * o->training->accuracy, (long long)o->training->evaluated, 100 * o->training->best_accuracy,
+                100 * o->training->top5);
     fprintf(out, "\nTime");
     for (int i = 0; i < DC_PHASES; i++)
         if (p->progress.seconds[i] > 0)

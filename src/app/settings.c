@@ -36,7 +36,11 @@
         INT_KEY(s, "cells", f.cells, cells_, 3, 100, "cells; reductions stand at 1/3 and 2/3"),                        \
         INT_KEY(s, "epochs", f.epochs, epochs_, 1, 100000, "passes over the training images"),                         \
         INT_KEY(s, "batch", f.batch, batch_, 1, 65536, "images in a step, over all ranks that work together"),         \
+        INT_KEY(s, "micro_batch", f.micro_batch, "0", 0, 65536,                                                        \
+                "images that a rank computes at once, adding up gradients; a multiple of 16; 0: all of its share"),    \
         FLOAT_KEY(s, "learning_rate", f.learning_rate, rate_, 0, 100, "of SGD, after its warm-up"),                    \
+        INT_KEY(s, "learning_rate_batch", f.learning_rate_batch, "0", 0, 65536,                                        \
+                "the batch that the learning rates are meant for: they grow as batch does; 0: they are as given"),     \
         FLOAT_KEY(s, "minimum_learning_rate", f.minimum_learning_rate, "0", 0, 100, "at the end (cosine, linear)"),    \
         CHOICE_KEY(s, "schedule", f.schedule, "cosine", "cosine|linear|step", "how the learning rate falls"),          \
         FLOAT_KEY(s, "schedule_warmup_epochs", f.schedule_warmup_epochs, "0", 0, 1000,                                 \
@@ -136,6 +140,8 @@ static const dc_key keys[] = {
     FLOAT_KEY("target", "dropout", target_dropout, "0", 0, 0.99, "before the classifier"),
     FLOAT_KEY("target", "drop_path", target_drop_path, "0.2", 0, 0.99,
               "rate of dropped paths at the last epoch; rises linearly from 0"),
+    FLOAT_KEY("target", "ema_decay", target_ema_decay, "0", 0, 0.999999,
+              "weights are averaged, each step keeping this share of the average, which is evaluated; 0: no"),
 
     RECIPE("search", search, "16", "8", "50", "512", "0.2", "no", "4", "yes", "0"),
     BOOL_KEY("search", "sharing", sharing, "yes", "an operation on a source is computed once for all nodes"),
@@ -279,20 +285,27 @@ dc_status dc_settings_check(const dc_settings *s)
     if (s->lug_lowest >= s->lug_highest)
         return dc_fail(DC_ERR_INPUT, "[lug] lowest = %g must be less than highest = %g", s->lug_lowest, s->lug_highest);
     const dc_settings_recipe *recipes[] = {&s->target, &s->search};
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < 2; i++) {
+        const char *section = i ? "search" : "target";
         if (recipes[i]->schedule_warmup_epochs >= recipes[i]->epochs)
-            return dc_fail(DC_ERR_INPUT, "[%s] schedule_warmup_epochs = %g must be less than epochs = %d",
-                           i ? "search" : "target", recipes[i]->schedule_warmup_epochs, recipes[i]->epochs);
+            return dc_fail(DC_ERR_INPUT, "[%s] schedule_warmup_epochs = %g must be less than epochs = %d", section,
+                           recipes[i]->schedule_warmup_epochs, recipes[i]->epochs);
+        if (recipes[i]->micro_batch % DC_MICRO_BATCH_UNIT)
+            return dc_fail(DC_ERR_INPUT, "[%s] micro_batch = %d must be a multiple of %d (0: a rank's share at once)",
+                           section, recipes[i]->micro_batch, DC_MICRO_BATCH_UNIT);
+    }
     return DC_OK;
 }
 
 /* ---- what the modules take ---- */
 
+/* The linear rule (Goyal et al. 2017): k times the batch, k times the rate. */
 static dc_schedule schedule_of(const dc_settings_recipe *r)
 {
+    const double scale = r->learning_rate_batch ? (double)r->batch / r->learning_rate_batch : 1;
     return (dc_schedule){.kind = (dc_schedule_kind)r->schedule,
-                         .learning_rate = r->learning_rate,
-                         .minimum = r->minimum_learning_rate,
+                         .learning_rate = scale * r->learning_rate,
+                         .minimum = scale * r->minimum_learning_rate,
                          .epochs = r->epochs,
                          .warmup_epochs = r->schedule_warmup_epochs,
                          .step_epochs = r->step_epochs,
@@ -327,9 +340,11 @@ dc_train_options dc_settings_train(const dc_settings *s, const dc_dataset *datas
     return (dc_train_options){.network = dc_settings_network(s, dataset),
                               .epochs = s->target.epochs,
                               .batch = s->target.batch,
+                              .micro_batch = s->target.micro_batch,
                               .sgd = sgd_of(&s->target),
                               .schedule = schedule_of(&s->target),
                               .drop_path_rate = s->target_drop_path,
+                              .ema_decay = s->target_ema_decay,
                               .augment = augment_of(&s->target)};
 }
 
@@ -338,6 +353,7 @@ dc_train_options dc_settings_select(const dc_settings *s, const dc_dataset *data
     dc_train_options options = dc_settings_train(s, dataset);
     options.epochs = s->select_epochs;
     options.drop_path_rate = 0; /* regularisation for long trainings only blurs a short one */
+    options.ema_decay = 0;
     if (options.schedule.warmup_epochs > options.epochs / 4.0)
         options.schedule.warmup_epochs = options.epochs / 4.0;
     return options;
@@ -361,6 +377,7 @@ dc_search_options dc_settings_search(const dc_settings *s, const dc_dataset *dat
         .epochs = s->search.epochs,
         .warmup_epochs = s->alpha_warmup_epochs,
         .batch = s->search.batch,
+        .micro_batch = s->search.micro_batch,
         .sgd = sgd_of(&s->search),
         .schedule = schedule_of(&s->search),
         .alpha = {s->alpha_learning_rate, s->alpha_beta1, s->alpha_beta2, s->alpha_weight_decay, s->alpha_anneal},

@@ -5,6 +5,7 @@
 #include "base/args.h"
 #include "base/config.h"
 #include "search/search.h"
+#include "train/gradients.h"
 #include "train/train.h"
 
 typedef struct dc_settings_run {
@@ -16,8 +17,9 @@ typedef struct dc_settings_run {
 
 /* How weights are trained: the keys that [target] and [search] share. */
 typedef struct dc_settings_recipe {
-    int channels, cells, epochs, batch;
+    int channels, cells, epochs, batch, micro_batch;
     double learning_rate, minimum_learning_rate;
+    int learning_rate_batch;
     int schedule;
     double schedule_warmup_epochs, step_epochs, step_decay;
     double momentum;
@@ -36,7 +38,7 @@ typedef struct dc_settings {
     int64_t budget[DC_METRICS]; /* 0: none */
     dc_settings_recipe target, search;
     bool target_auxiliary;
-    double target_auxiliary_weight, target_dropout, target_drop_path;
+    double target_auxiliary_weight, target_dropout, target_drop_path, target_ema_decay;
     bool alpha_anneal;
     bool sharing, bottleneck, derived_cells, constrained;
     int alpha_warmup_epochs, runs;

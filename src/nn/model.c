@@ -29,9 +29,9 @@ dc_status dc_model_create(dc_graph *graph, const dc_plan_options *options, dc_st
     dc_status status = dc_executor_create(graph, options, arena, &model->executor);
     if (status == DC_OK)
         status = bind(model, params);
-    if (status == DC_OK)
+    if (status == DC_OK && params->grads)
         status = dc_params_segments(params, graph, DC_ROLE_WEIGHT, &model->n_weights, &model->weights);
-    if (status == DC_OK)
+    if (status == DC_OK && params->grads)
         status = dc_params_segments(params, graph, DC_ROLE_ALPHA, &model->n_alpha, &model->alpha);
     if (status != DC_OK) {
         dc_model_destroy(model);

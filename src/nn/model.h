@@ -13,7 +13,8 @@ typedef struct dc_model {
     dc_segment *weights, *alpha;
 } dc_model;
 
-/* Takes the graph over, also on failure. The store must hold the graph's parameters and be allocated. */
+/* Takes the graph over, also on failure. The store must hold the graph's parameters and be allocated; one without
+ * gradients serves inference only. */
 dc_status dc_model_create(dc_graph *graph, const dc_plan_options *options, dc_step_arena *arena, dc_params *params,
                           dc_model **model);
 void dc_model_destroy(dc_model *model);

@@ -153,6 +153,40 @@ dc_status dc_params_allocate(dc_params *params, uint64_t seed)
     return initialise(params, seed);
 }
 
+static dc_status copy_items(dc_params *copy, const dc_params *params)
+{
+    DC_TRY(reserve_names(copy, params->n));
+    copy->count = params->count;
+    for (; copy->n < params->n; copy->n++) {
+        copy->items[copy->n] = params->items[copy->n];
+        *slot_of(copy, params->items[copy->n].param.name) = copy->n + 1;
+    }
+    return DC_OK;
+}
+
+dc_status dc_params_copy(const dc_params *params, dc_params **copy)
+{
+    dc_backend *backend = params->backend;
+    DC_TRY(dc_params_create(backend, copy));
+    dc_status status = copy_items(*copy, params);
+    if (status == DC_OK)
+        status = backend->call->alloc(backend, params->count * sizeof(float), (void **)&(*copy)->values);
+    if (status == DC_OK)
+        status = backend->call->blend(backend, (*copy)->values, params->values, params->count, 1, 0);
+    if (status != DC_OK) {
+        dc_params_destroy(*copy);
+        *copy = NULL;
+    }
+    return status;
+}
+
+dc_status dc_params_average(dc_params *average, const dc_params *params, double decay)
+{
+    const float keep = (float)decay; /* 1 - keep is exact in float: the two shares are 1 together */
+    return params->backend->call->blend(params->backend, average->values, params->values, params->count, 1 - keep,
+                                        keep);
+}
+
 static dc_status find(const dc_params *params, const char *name, const dc_stored_param **item)
 {
     int i = dc_params_find(params, name);
@@ -169,7 +203,7 @@ dc_status dc_params_bind(const dc_params *params, const dc_graph *graph, float *
         DC_TRY(find(params, graph->params[i].name, &item));
         values[i] = params->values + item->offset;
         if (grads)
-            grads[i] = item->param.role == DC_ROLE_STATE ? NULL : params->grads + item->offset;
+            grads[i] = item->param.role == DC_ROLE_STATE || !params->grads ? NULL : params->grads + item->offset;
     }
     return DC_OK;
 }

@@ -35,10 +35,19 @@ dc_status dc_params_add_graph(dc_params *params, const dc_graph *graph);
  * device), gradients and moments zero. */
 dc_status dc_params_allocate(dc_params *params, uint64_t seed);
 
+/* A second store of the same parameters, with the values that they have now, for evaluation only: no gradients, no
+ * moments. */
+dc_status dc_params_copy(const dc_params *params, dc_params **copy);
+
+/* One step of an exponential moving average, running statistics included: average = decay * average + (1 - decay) *
+ * params. average: made of params by dc_params_copy. */
+dc_status dc_params_average(dc_params *average, const dc_params *params, double decay);
+
 /* The item of a name, or -1. */
 int dc_params_find(const dc_params *params, const char *name);
 
-/* Fills values/grads (graph->n_params each) for dc_executor_bind. grads may be NULL. */
+/* Fills values/grads (graph->n_params each) for dc_executor_bind. grads may be NULL; its entries are where the store
+ * has none. */
 dc_status dc_params_bind(const dc_params *params, const dc_graph *graph, float **values, float **grads);
 
 /* The segments of the graph's parameters of one role, in store order, for the optimizers: *segments is allocated

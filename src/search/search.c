@@ -18,21 +18,19 @@ static bool alpha_moves(const dc_searcher *s)
     return s->at.step >= (int64_t)s->steps * s->job->options->warmup_epochs;
 }
 
-static dc_status next_step(dc_searcher *s, dc_loader *loader, dc_step *step)
+static dc_status next_batch(dc_searcher *s, dc_loader *loader, const dc_batch **batch)
 {
-    const dc_batch *batch = NULL;
-    DC_TRY_ALL(s->job->comm, dc_loader_next(loader, &batch));
-    *step = (dc_step){.training = true, .momentum = 0.1f, .seed = s->job->seed, .index = (uint32_t)s->at.step};
-    s->images += batch->n_global;
-    return dc_comm_alone(s->job->comm, dc_batch_stage(s->backend, s->model->graph, batch, step));
+    DC_TRY_ALL(s->job->comm, dc_loader_next(loader, batch));
+    s->images += (*batch)->n_global;
+    return DC_OK;
 }
 
-/* The gradients in `what`, this rank's or (of weights) summed over ranks when the reducer is through. */
-static dc_status gradients(dc_searcher *s, const dc_step *step, unsigned what, dc_grad_hook hook, dc_metrics *metrics)
+/* The gradients in `what`, this rank's or (with a reducer) summed over ranks when it is through. */
+static dc_status gradients(dc_searcher *s, const dc_batch *batch, unsigned what, dc_reducer *reducer,
+                           dc_metrics *metrics)
 {
-    DC_TRY(dc_executor_forward(s->model->executor, step));
-    DC_TRY(dc_executor_backward(s->model->executor, step, what, hook, s->reducer));
-    return dc_executor_metrics(s->model->executor, metrics);
+    const dc_step step = {.training = true, .momentum = 0.1f, .seed = s->job->seed, .index = (uint32_t)s->at.step};
+    return dc_gradients_compute(&s->gradients, s->model, batch, &step, what, reducer, metrics);
 }
 
 /* alpha's gradient is replaced by its sum over the search's ranks plus the constraint's. */
@@ -82,9 +80,9 @@ static dc_status keep_alpha(dc_searcher *s)
 
 static dc_status alpha_step(dc_searcher *s)
 {
-    dc_step step;
-    DC_TRY(next_step(s, s->validation_loader, &step));
-    DC_TRY(dc_comm_alone(s->job->comm, gradients(s, &step, DC_GRAD_ALPHA, NULL, &s->at.validation)));
+    const dc_batch *batch = NULL;
+    DC_TRY(next_batch(s, s->validation_loader, &batch));
+    DC_TRY(dc_comm_alone(s->job->comm, gradients(s, batch, DC_GRAD_ALPHA, NULL, &s->at.validation)));
     DC_TRY(dc_comm_alone(s->job->comm, constrain(s)));
     const dc_alpha_options *o = &s->job->options->alpha;
     int64_t first = (int64_t)s->steps * s->job->options->warmup_epochs, moved = s->at.step - first;
@@ -99,10 +97,10 @@ static dc_status alpha_step(dc_searcher *s)
 static dc_status weight_step(dc_searcher *s)
 {
     const dc_comm *comm = s->job->comm;
-    dc_step step;
-    DC_TRY(next_step(s, s->train_loader, &step));
+    const dc_batch *batch = NULL;
+    DC_TRY(next_batch(s, s->train_loader, &batch));
     DC_TRY(dc_comm_alone(comm, dc_reducer_begin(s->reducer, s->model->graph)));
-    DC_TRY(dc_comm_alone(comm, gradients(s, &step, DC_GRAD_WEIGHTS, dc_reducer_hook_of(s->reducer), &s->at.training)));
+    DC_TRY(dc_comm_alone(comm, gradients(s, batch, DC_GRAD_WEIGHTS, s->reducer, &s->at.training)));
     DC_TRY(dc_comm_alone(comm, dc_reducer_finish(s->reducer)));
     double rate = dc_schedule_rate(&s->schedule, (double)s->at.step / s->steps);
     return dc_model_sgd(s->model, &s->job->options->sgd, rate, NULL);

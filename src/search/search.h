@@ -31,6 +31,7 @@ typedef struct dc_search_options {
     bool constrained; /* the fourth switch */
     dc_constraint_options constraint;
     int epochs, warmup_epochs, batch; /* batch: over all ranks of the search */
+    int micro_batch;                  /* as dc_train_options' */
     dc_sgd_options sgd;
     dc_schedule schedule; /* epochs is set by the search */
     dc_alpha_options alpha;

@@ -40,7 +40,7 @@ static dc_status use_supernet(dc_searcher *s, const dc_genotype *derived)
         const dc_search_options *o = s->job->options;
         dc_graph *graph;
         DC_TRY(dc_supernet_build(&o->supernet, o->supernet.derived_cells ? derived : NULL, true, &graph));
-        dc_plan_options plan = {.batch = dc_loader_local_share(o->batch, s->job->comm->size), .training = true};
+        dc_plan_options plan = {.batch = s->gradients.piece, .training = true};
         DC_TRY(dc_model_create(graph, &plan, &s->arena, s->params, &place->model));
     }
     place->used = s->at.step;
@@ -73,6 +73,9 @@ static dc_status build_params(dc_searcher *s)
         status = dc_params_add_graph(s->params, graph);
     if (status == DC_OK)
         status = dc_params_allocate(s->params, s->job->seed);
+    const dc_search_options *o = s->job->options;
+    if (status == DC_OK)
+        status = dc_gradients_init(&s->gradients, s->params, o->batch, s->job->comm->size, o->micro_batch);
     dc_graph_destroy(graph);
     DC_TRY(status);
     for (int type = 0; type < DC_CELL_TYPES; type++) {
@@ -206,8 +209,14 @@ static dc_status get_state(void *context, dc_state *state)
 
 static dc_checkpoint checkpoint_of(const dc_searcher *s, void *context)
 {
-    return (dc_checkpoint){s->job->checkpoint, s->job->name, s->job->identity, s->params,
-                           put_state,          get_state,    context,          s->job->lock};
+    return (dc_checkpoint){.path = s->job->checkpoint,
+                           .name = s->job->name,
+                           .identity = s->job->identity,
+                           .params = s->params,
+                           .put = put_state,
+                           .get = get_state,
+                           .context = context,
+                           .lock = s->job->lock};
 }
 
 dc_status dc_searcher_save(dc_searcher *s)
@@ -287,6 +296,7 @@ void dc_searcher_close(dc_searcher *s)
     dc_loader_destroy(s->validation_loader);
     for (int i = 0; i < DC_CACHED_SUPERNETS; i++)
         dc_model_destroy(s->supernets[i].model);
+    dc_gradients_clear(&s->gradients);
     dc_step_arena_clear(&s->arena);
     dc_params_destroy(s->params);
     dc_indices_clear(&s->train_images);
@@ -308,8 +318,9 @@ static dc_genotype heaviest_genotype(void)
     return genotype;
 }
 
+/* batch: that is computed at once; floats: kept of each parameter. */
 static dc_status plan_supernet(dc_backend *backend, const dc_search_options *options, const dc_genotype *derived,
-                               int batch, dc_search_memory *memory)
+                               int batch, int floats, dc_search_memory *memory)
 {
     dc_graph *graph;
     DC_TRY(dc_supernet_build(&options->supernet, derived, true, &graph));
@@ -323,7 +334,7 @@ static dc_status plan_supernet(dc_backend *backend, const dc_search_options *opt
         status = dc_params_add_graph(params, graph);
     if (status == DC_OK) {
         memory->arena_bytes = plan->arena_bytes;
-        memory->model_bytes = 4 * params->count * sizeof(float);
+        memory->model_bytes = (size_t)floats * params->count * sizeof(float);
     }
     dc_params_destroy(params);
     dc_plan_destroy(plan);
@@ -336,10 +347,11 @@ dc_status dc_search_plan(dc_backend *backend, const dc_dataset *dataset, const d
 {
     dc_search_memory union_memory = {0};
     const dc_genotype heaviest = heaviest_genotype();
-    int batch = dc_loader_local_share(options->batch, ranks);
+    const int piece = dc_gradients_piece(options->batch, ranks, options->micro_batch);
+    const int floats = 4 + (piece < dc_loader_local_share(options->batch, ranks));
     *memory = (dc_search_memory){0};
-    DC_TRY(plan_supernet(backend, options, NULL, batch, &union_memory));
-    DC_TRY(plan_supernet(backend, options, &heaviest, batch, memory));
+    DC_TRY(plan_supernet(backend, options, NULL, piece, floats, &union_memory));
+    DC_TRY(plan_supernet(backend, options, &heaviest, piece, floats, memory));
     if (options->supernet.derived_cells) /* the gaps between tensors that do not fit depend on the architecture */
         memory->arena_bytes += memory->arena_bytes / 6;
     memory->model_bytes = union_memory.model_bytes;

@@ -3,7 +3,7 @@
 #define DC_SEARCH_SEARCHER_H
 
 #include "search/search.h"
-#include "train/reducer.h"
+#include "train/gradients.h"
 
 /* Supernets for the latest derived architectures: alpha often goes back and forth between two. */
 enum { DC_CACHED_SUPERNETS = 8 };
@@ -34,6 +34,7 @@ typedef struct dc_searcher {
     dc_model *model; /* the one in use */
     dc_loader *train_loader, *validation_loader;
     dc_indices train_images, validation_images;
+    dc_gradients gradients;
     dc_reducer *reducer;
     dc_deriver *deriver;
     dc_constraint constraint;

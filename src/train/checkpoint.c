@@ -23,6 +23,8 @@ dc_status dc_checkpoint_write(const dc_checkpoint *c)
     dc_state_put_u64(state, "identity", c->identity);
     c->put(c->context, state);
     dc_status status = dc_params_save(c->params, state, "params", true);
+    if (status == DC_OK && c->average)
+        status = dc_params_save(c->average, state, "average", false);
     if (status == DC_OK)
         status = dc_lock_check(c->lock);
     if (status != DC_OK) {
@@ -42,6 +44,8 @@ static dc_status read_state(const dc_checkpoint *c, dc_state *state)
                        "another output directory or remove it",
                        dc_state_path(state), c->name);
     DC_TRY(dc_params_load(c->params, state, "params", true));
+    if (c->average)
+        DC_TRY(dc_params_load(c->average, state, "average", false));
     return c->get(c->context, state);
 }
 

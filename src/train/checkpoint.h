@@ -14,10 +14,11 @@ void dc_metrics_pack(const dc_metrics *metrics, double numbers[DC_METRICS_NUMBER
 dc_metrics dc_metrics_unpack(const double numbers[DC_METRICS_NUMBERS]);
 
 typedef struct dc_checkpoint {
-    const char *path;  /* NULL: none is kept */
-    const char *name;  /* of the work, for messages */
-    uint64_t identity; /* of everything that decides the result */
-    dc_params *params; /* kept with the optimizers' moments below "params" */
+    const char *path;   /* NULL: none is kept */
+    const char *name;   /* of the work, for messages */
+    uint64_t identity;  /* of everything that decides the result */
+    dc_params *params;  /* kept with the optimizers' moments below "params" */
+    dc_params *average; /* kept below "average"; NULL: there is none */
     /* The rest of the work's state. put cannot fail: a state's errors stick. */
     void (*put)(void *context, dc_state *state);
     dc_status (*get)(void *context, dc_state *state);

@@ -132,13 +132,18 @@ dc_grad_hook dc_reducer_hook_of(const dc_reducer *r)
     return r->comm->size > 1 ? dc_reducer_hook : NULL;
 }
 
+dc_status dc_reducer_complete(dc_reducer *r, const dc_graph *graph)
+{
+    for (int i = graph->n_nodes - 1; i >= 0; i--)
+        DC_TRY(dc_reducer_hook(r, graph, i));
+    return DC_OK;
+}
+
 dc_status dc_reducer_add_nothing(dc_reducer *r, const dc_graph *graph)
 {
     dc_backend *backend = r->params->backend;
     DC_TRY(backend->call->fill_zero(backend, r->params->grads, r->params->count * sizeof(float)));
-    for (int i = graph->n_nodes - 1; i >= 0; i--)
-        DC_TRY(dc_reducer_hook(r, graph, i));
-    return DC_OK;
+    return dc_reducer_complete(r, graph);
 }
 
 dc_status dc_reducer_finish(dc_reducer *r)

@@ -28,6 +28,8 @@ dc_status dc_reducer_begin(dc_reducer *reducer, const dc_graph *graph);
 /* A dc_grad_hook whose context is the reducer, and that hook where there is anything to sum, else NULL. */
 dc_grad_hook dc_reducer_hook_of(const dc_reducer *reducer);
 dc_status dc_reducer_hook(void *reducer, const dc_graph *graph, int node);
+/* In place of the hook: all gradients of the graph are complete now. */
+dc_status dc_reducer_complete(dc_reducer *reducer, const dc_graph *graph);
 /* In place of backward for a rank that has no images: its gradients are zero. */
 dc_status dc_reducer_add_nothing(dc_reducer *reducer, const dc_graph *graph);
 /* After backward: the gradients are sums over ranks. */

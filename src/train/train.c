@@ -9,21 +9,27 @@
 
 /* ---- one step ---- */
 
+/* Steps made since the beginning. */
+static uint32_t steps_made(const dc_trainer *t)
+{
+    return (uint32_t)t->at.epoch * t->steps + (uint32_t)t->at.step;
+}
+
 static dc_status gradients(dc_trainer *t, const dc_batch *batch)
 {
     const dc_train_options *o = t->job->options;
-    if (batch->n_images == 0)
-        return dc_reducer_add_nothing(t->reducer, t->model->graph);
-    dc_step step = {.training = true,
-                    .drop_path_rate = (float)(o->drop_path_rate * t->at.epoch / o->epochs),
-                    .momentum = 0.1f,
-                    .seed = t->job->seed,
-                    .index = (uint32_t)t->at.epoch * t->steps + (uint32_t)t->at.step};
-    DC_TRY(dc_batch_stage(t->backend, t->model->graph, batch, &step));
-    DC_TRY(dc_executor_forward(t->model->executor, &step));
-    DC_TRY(
-        dc_executor_backward(t->model->executor, &step, DC_GRAD_WEIGHTS, dc_reducer_hook_of(t->reducer), t->reducer));
-    return dc_executor_metrics(t->model->executor, &t->at.metrics);
+    const dc_step step = {.training = true,
+                          .drop_path_rate = (float)(o->drop_path_rate * t->at.epoch / o->epochs),
+                          .momentum = 0.1f,
+                          .seed = t->job->seed,
+                          .index = steps_made(t)};
+    return dc_gradients_compute(&t->gradients, t->model, batch, &step, DC_GRAD_WEIGHTS, t->reducer, &t->at.metrics);
+}
+
+static dc_status average_weights(dc_trainer *t)
+{
+    const double made = (double)steps_made(t), warm = (1 + made) / (10 + made), decay = t->job->options->ema_decay;
+    return t->average ? dc_params_average(t->average, t->params, warm < decay ? warm : decay) : DC_OK;
 }
 
 static dc_status next_batch(dc_trainer *t, const dc_batch **batch)
@@ -44,6 +50,7 @@ static dc_status train_step(dc_trainer *t)
     DC_TRY(dc_comm_alone(comm, dc_reducer_finish(t->reducer)));
     double epoch = t->at.epoch + (double)t->at.step / t->steps;
     DC_TRY(dc_model_sgd(t->model, &t->job->options->sgd, dc_schedule_rate(&t->schedule, epoch), NULL));
+    DC_TRY(average_weights(t));
     t->at.step++;
     t->images += batch->n_global;
     return DC_OK;
@@ -88,9 +95,11 @@ static dc_status write_epoch(dc_trainer *t)
     double rate = dc_schedule_rate(&t->schedule, t->at.epoch);
     DC_TRY(dc_csv_write(t->csv, "%d,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g", t->at.epoch + 1, rate, r->train_loss,
                         r->train_accuracy, r->loss, r->accuracy, r->top5));
-    dc_log_info(t->job->log, "%s: epoch %d/%d: training loss %.4f, accuracy %.2f %%; %s loss %.4f, accuracy %.2f %%",
+    dc_log_info(t->job->log,
+                "%s: epoch %d/%d: training loss %.4f, accuracy %.2f %%; %s loss %.4f, accuracy %.2f %%, top 5 %.2f %%",
                 t->job->name, t->at.epoch + 1, t->job->options->epochs, r->train_loss, 100 * r->train_accuracy,
-                t->job->evaluation_split == DC_SPLIT_TEST ? "test" : "validation", r->loss, 100 * r->accuracy);
+                t->job->evaluation_split == DC_SPLIT_TEST ? "test" : "validation", r->loss, 100 * r->accuracy,
+                100 * r->top5);
     cJSON *event = t->job->events ? dc_event_create("epoch") : NULL;
     if (event) {
         cJSON_AddStringToObject(event, "phase", t->job->name);
@@ -99,6 +108,7 @@ static dc_status write_epoch(dc_trainer *t)
         cJSON_AddNumberToObject(event, "train_accuracy", r->train_accuracy);
         cJSON_AddNumberToObject(event, "loss", r->loss);
         cJSON_AddNumberToObject(event, "accuracy", r->accuracy);
+        cJSON_AddNumberToObject(event, "top5", r->top5);
         return dc_events_write(t->job->events, event);
     }
     return DC_OK;
@@ -128,8 +138,8 @@ static dc_status end_epoch(dc_trainer *t)
     if (status == DC_OK)
         status = write_epoch(t);
     if (status == DC_OK && better && t->job->best && comm->rank == 0)
-        status = dc_weights_save(t->job->best, &t->job->options->network, t->job->genotype, t->params, r->accuracy,
-                                 t->at.epoch);
+        status = dc_weights_save(t->job->best, &t->job->options->network, t->job->genotype, dc_trainer_evaluated(t),
+                                 r->accuracy, t->at.epoch);
     DC_TRY_ALL(comm, status);
     t->at.epoch++;
     t->at.step = 0;
@@ -151,7 +161,7 @@ static dc_status train_epochs(dc_trainer *t)
     }
     dc_status status = DC_OK;
     if (t->job->last && comm->rank == 0)
-        status = dc_weights_save(t->job->last, &t->job->options->network, t->job->genotype, t->params,
+        status = dc_weights_save(t->job->last, &t->job->options->network, t->job->genotype, dc_trainer_evaluated(t),
                                  t->at.result.accuracy, t->job->options->epochs - 1);
     return dc_comm_agree(comm, status);
 }

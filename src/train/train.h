@@ -21,9 +21,13 @@
 typedef struct dc_train_options {
     dc_network_options network; /* losses and drop_path are set by the trainer */
     int epochs, batch;          /* batch: over all ranks */
+    int micro_batch;            /* images that a rank computes at once, see train/gradients.h; 0: its share */
     dc_sgd_options sgd;
     dc_schedule schedule;  /* epochs is set by the trainer */
     double drop_path_rate; /* at the last epoch; grows linearly from 0 by epoch, as in DARTS */
+    double ema_decay;      /* of an exponential moving average of weights and running statistics, which is then what is
+                              evaluated and kept as the result; 0: the weights themselves. In the first steps it is the
+                              smaller (1 + step) / (10 + step), so that the random start is soon forgotten */
     dc_augment augment;
 } dc_train_options;
 
@@ -63,7 +67,7 @@ typedef struct dc_train_result {
 dc_status dc_train_run(const dc_train_job *job, dc_train_result *result);
 
 /* Memory of such a training on one rank, before it runs: its arena (the larger of training and evaluation), its
- * parameters with gradients and momentum, its loaders. */
+ * parameters with gradients, momentum and what else is kept of each, its loaders. */
 typedef struct dc_train_memory {
     size_t arena_bytes, model_bytes, data_bytes;
 } dc_train_memory;

@@ -41,15 +41,25 @@ static dc_status build_models(dc_trainer *t)
         dc_graph_destroy(evaluation);
         return status;
     }
-    dc_plan_options plan = {.batch = dc_loader_local_share(job->options->batch, job->comm->size), .training = true};
+    const dc_train_options *o = job->options;
+    dc_plan_options plan = {.batch = dc_gradients_piece(o->batch, job->comm->size, o->micro_batch), .training = true};
     status = dc_model_create(training, &plan, &t->arena, t->params, &t->model);
+    if (status == DC_OK)
+        status = dc_gradients_init(&t->gradients, t->params, o->batch, job->comm->size, o->micro_batch);
+    if (status == DC_OK && o->ema_decay > 0)
+        status = dc_params_copy(t->params, &t->average);
     if (status != DC_OK) {
         dc_graph_destroy(evaluation);
         return status;
     }
     plan.training = false;
     plan.keep_losses = true;
-    return dc_model_create(evaluation, &plan, &t->arena, t->params, &t->evaluation_model);
+    return dc_model_create(evaluation, &plan, &t->arena, dc_trainer_evaluated(t), &t->evaluation_model);
+}
+
+dc_params *dc_trainer_evaluated(const dc_trainer *t)
+{
+    return t->average ? t->average : t->params;
 }
 
 static dc_loader_options train_loader_options(const dc_train_options *o, const dc_backend *backend, int rank, int size,
@@ -71,7 +81,7 @@ static dc_loader_options evaluation_loader_options(const dc_train_options *o, co
 {
     return (dc_loader_options){.split = split,
                                .indices = indices,
-                               .batch = o->batch,
+                               .batch = dc_gradients_piece(o->batch, size, o->micro_batch) * size,
                                .rank = rank,
                                .size = size,
                                .lane = backend->layout.lane};
@@ -91,42 +101,54 @@ static dc_status build_loaders(dc_trainer *t)
 
 /* ---- running statistics, rank by rank ---- */
 
-static size_t statistics_count(const dc_params *params)
+/* The stores that have them: what is trained, and its average. */
+enum { N_STORES = 2 };
+static int stores_of(const dc_trainer *t, dc_params *stores[N_STORES])
+{
+    stores[0] = t->params;
+    stores[1] = t->average;
+    return t->average ? 2 : 1;
+}
+
+static size_t statistics_count(const dc_trainer *t)
 {
     size_t n = 0;
-    for (int i = 0; i < params->n; i++)
-        if (params->items[i].param.role == DC_ROLE_STATE)
-            n += params->items[i].param.count;
-    return n;
+    for (int i = 0; i < t->params->n; i++)
+        if (t->params->items[i].param.role == DC_ROLE_STATE)
+            n += t->params->items[i].param.count;
+    return t->average ? 2 * n : n;
 }
 
 /* Copies all running statistics to (or from) one packed array. */
-static dc_status copy_statistics(dc_params *params, float *packed, bool out)
+static dc_status copy_statistics(const dc_trainer *t, float *packed, bool out)
 {
-    for (int i = 0; i < params->n; i++) {
-        if (params->items[i].param.role != DC_ROLE_STATE)
-            continue;
-        DC_TRY(out ? dc_params_read(params, i, packed) : dc_params_write(params, i, packed));
-        packed += params->items[i].param.count;
-    }
+    dc_params *stores[N_STORES];
+    const int n = stores_of(t, stores);
+    for (int s = 0; s < n; s++)
+        for (int i = 0; i < stores[s]->n; i++) {
+            if (stores[s]->items[i].param.role != DC_ROLE_STATE)
+                continue;
+            DC_TRY(out ? dc_params_read(stores[s], i, packed) : dc_params_write(stores[s], i, packed));
+            packed += stores[s]->items[i].param.count;
+        }
     return DC_OK;
 }
 
 dc_status dc_trainer_average_statistics(dc_trainer *t)
 {
     const dc_comm *comm = t->job->comm;
-    size_t n = statistics_count(t->params);
+    size_t n = statistics_count(t);
     if (comm->size == 1 || n == 0)
         return DC_OK;
     float *packed = dc_alloc(n * sizeof *packed);
-    dc_status status = packed ? copy_statistics(t->params, packed, true) : DC_ERR_MEMORY;
+    dc_status status = packed ? copy_statistics(t, packed, true) : DC_ERR_MEMORY;
     status = dc_comm_agree(comm, status);
     if (status == DC_OK)
         status = dc_comm_sum_floats(comm, packed, n);
     for (size_t i = 0; i < n && status == DC_OK; i++)
         packed[i] /= (float)comm->size;
     if (status == DC_OK)
-        status = copy_statistics(t->params, packed, false);
+        status = copy_statistics(t, packed, false);
     free(packed);
     return status;
 }
@@ -136,13 +158,13 @@ dc_status dc_trainer_average_statistics(dc_trainer *t)
 /* What differs from rank to rank in the middle of an epoch: metrics, then running statistics. */
 static size_t own_bytes(const dc_trainer *t)
 {
-    return DC_METRICS_NUMBERS * sizeof(double) + statistics_count(t->params) * sizeof(float);
+    return DC_METRICS_NUMBERS * sizeof(double) + statistics_count(t) * sizeof(float);
 }
 
 static dc_status pack_own(dc_trainer *t, double *own)
 {
     dc_metrics_pack(&t->at.metrics, own);
-    return copy_statistics(t->params, (float *)(own + DC_METRICS_NUMBERS), true);
+    return copy_statistics(t, (float *)(own + DC_METRICS_NUMBERS), true);
 }
 
 static void put_result(dc_state *state, const dc_train_result *r)
@@ -188,7 +210,7 @@ static void put_state(void *context, dc_state *state)
 static dc_status take_own(dc_trainer *t, const unsigned char *ranks, int64_t n_ranks)
 {
     const dc_comm *comm = t->job->comm;
-    size_t n = statistics_count(t->params);
+    size_t n = statistics_count(t);
     double metrics[DC_METRICS_NUMBERS] = {0};
     float *statistics = dc_alloc_zeroed((n + 1) * sizeof *statistics);
     if (!statistics)
@@ -206,7 +228,7 @@ static dc_status take_own(dc_trainer *t, const unsigned char *ranks, int64_t n_r
         }
     }
     t->at.metrics = dc_metrics_unpack(metrics);
-    dc_status status = copy_statistics(t->params, statistics, false);
+    dc_status status = copy_statistics(t, statistics, false);
     free(statistics);
     return status;
 }
@@ -239,8 +261,15 @@ static dc_status get_state(void *context, dc_state *state)
 
 static dc_checkpoint checkpoint_of(const dc_trainer *t, void *context)
 {
-    return (dc_checkpoint){t->job->checkpoint, t->job->name, t->job->identity, t->params,
-                           put_state,          get_state,    context,          t->job->lock};
+    return (dc_checkpoint){.path = t->job->checkpoint,
+                           .name = t->job->name,
+                           .identity = t->job->identity,
+                           .params = t->params,
+                           .average = t->average,
+                           .put = put_state,
+                           .get = get_state,
+                           .context = context,
+                           .lock = t->job->lock};
 }
 
 dc_status dc_trainer_save(dc_trainer *t)
@@ -312,13 +341,16 @@ void dc_trainer_close(dc_trainer *t)
     dc_loader_destroy(t->evaluation_loader);
     dc_model_destroy(t->model);
     dc_model_destroy(t->evaluation_model);
+    dc_gradients_clear(&t->gradients);
     dc_step_arena_clear(&t->arena);
+    dc_params_destroy(t->average);
     dc_params_destroy(t->params);
 }
 
 /* ---- memory, before it runs ---- */
 
-static dc_status plan_graphs(dc_backend *backend, dc_graph *training, dc_graph *evaluation, int batch,
+/* floats: kept of each parameter. */
+static dc_status plan_graphs(dc_backend *backend, dc_graph *training, dc_graph *evaluation, int batch, int floats,
                              dc_train_memory *memory)
 {
     dc_plan *plans[2] = {NULL, NULL};
@@ -336,7 +368,7 @@ static dc_status plan_graphs(dc_backend *backend, dc_graph *training, dc_graph *
     dc_params *params;
     DC_TRY(dc_params_create(backend, &params));
     status = dc_params_add_graph(params, training);
-    memory->model_bytes = 3 * params->count * sizeof(float);
+    memory->model_bytes = (size_t)floats * params->count * sizeof(float);
     dc_params_destroy(params);
     return status;
 }
@@ -347,7 +379,9 @@ dc_status dc_train_plan(dc_backend *backend, const dc_dataset *dataset, const dc
     dc_graph *training, *evaluation;
     DC_TRY(dc_train_graphs(genotype, options, &training, &evaluation));
     *memory = (dc_train_memory){0};
-    dc_status status = plan_graphs(backend, training, evaluation, dc_loader_local_share(options->batch, ranks), memory);
+    const int piece = dc_gradients_piece(options->batch, ranks, options->micro_batch);
+    const int floats = 3 + (options->ema_decay > 0) + (piece < dc_loader_local_share(options->batch, ranks));
+    dc_status status = plan_graphs(backend, training, evaluation, piece, floats, memory);
     dc_graph_destroy(training);
     dc_graph_destroy(evaluation);
     DC_TRY(status);

@@ -2,7 +2,7 @@
 #ifndef DC_TRAIN_TRAINER_H
 #define DC_TRAIN_TRAINER_H
 
-#include "train/reducer.h"
+#include "train/gradients.h"
 #include "train/train.h"
 
 /* Where the training stands: everything, besides parameters and momentum, that a checkpoint keeps. */
@@ -15,9 +15,10 @@ typedef struct dc_train_position {
 typedef struct dc_trainer {
     const dc_train_job *job;
     dc_backend *backend;
-    dc_params *params;
+    dc_params *params, *average; /* average: NULL without options->ema_decay */
     dc_step_arena arena;
     dc_model *model, *evaluation_model;
+    dc_gradients gradients;
     dc_loader *train_loader, *evaluation_loader;
     dc_reducer *reducer;
     dc_pace pace;
@@ -36,6 +37,9 @@ void dc_trainer_close(dc_trainer *trainer);
 /* Writes the checkpoint (rank 0), with every rank's running statistics and metrics. Collective. Without a checkpoint
  * path it only brings result.seconds up to date. */
 dc_status dc_trainer_save(dc_trainer *trainer);
+
+/* The parameters that are evaluated: the average, or those that are trained. */
+dc_params *dc_trainer_evaluated(const dc_trainer *trainer);
 
 /* Batch norm's running statistics become their mean over ranks. Collective. */
 dc_status dc_trainer_average_statistics(dc_trainer *trainer);

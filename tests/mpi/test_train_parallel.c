@@ -1,6 +1,7 @@
-/* Data-parallel training follows the training of one rank on the same global batches. The network has no batch norm,
- * whose statistics are each rank's own; everything else that a step may hold is in it: two losses, random masks,
- * augmented images, clipping, momentum, and last batches that leave some ranks few images or none. */
+/* Data-parallel training follows the training of one rank on the same global batches, also when ranks compute their
+ * shares in pieces. The network has no batch norm, whose statistics are each rank's and piece's own; everything else
+ * that a step may hold is in it: two losses, random masks, augmented images, clipping, momentum, and last batches that
+ * leave some ranks few images or none. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -8,9 +9,9 @@
 #include "nn/model.h"
 #include "tests/support/temp_dir.h"
 #include "train/evaluate.h"
-#include "train/reducer.h"
+#include "train/gradients.h"
 
-enum { SIDE = 8, CLASSES = 3, BATCH = 16, IMAGES = 4 * BATCH + 2, EPOCHS = 2, STEPS = EPOCHS * 5 };
+enum { SIDE = 8, CLASSES = 3, BATCH = 70, IMAGES = 4 * BATCH + 2, EPOCHS = 2, STEPS = EPOCHS * 5 };
 
 /* One training: what it ends with. */
 typedef struct training {
@@ -19,6 +20,7 @@ typedef struct training {
     dc_step_arena arena;
     dc_model *model;
     dc_loader *loader;
+    dc_gradients gradients;
     dc_reducer *reducer;
     int idle; /* steps of this rank without an image */
     double loss[STEPS], norm[STEPS];
@@ -65,7 +67,7 @@ static dc_graph *make_graph(void)
     return g;
 }
 
-static void open_training(training *t, const dc_comm *comm, const dc_dataset *dataset)
+static void open_training(training *t, const dc_comm *comm, const dc_dataset *dataset, int micro_batch)
 {
     const dc_loader_options loader = {.batch = BATCH,
                                       .rank = comm->rank,
@@ -74,11 +76,12 @@ static void open_training(training *t, const dc_comm *comm, const dc_dataset *da
                                       .seed = 5,
                                       .shuffle = true,
                                       .augment = {.pad = 1, .flip = true, .cutout = 2}};
-    const dc_plan_options plan = {.batch = (BATCH + comm->size - 1) / comm->size, .training = true};
+    const dc_plan_options plan = {.batch = dc_gradients_piece(BATCH, comm->size, micro_batch), .training = true};
     dc_graph *graph = make_graph();
     CHECK_OK(dc_params_create(t->backend, &t->params));
     CHECK_OK(dc_params_add_graph(t->params, graph));
     CHECK_OK(dc_params_allocate(t->params, 3));
+    CHECK_OK(dc_gradients_init(&t->gradients, t->params, BATCH, comm->size, micro_batch));
     CHECK_OK(dc_model_create(graph, &plan, &t->arena, t->params, &t->model));
     CHECK_OK(dc_loader_create(dataset, &loader, &t->loader));
     CHECK_OK(dc_reducer_create(comm, t->params, &t->reducer));
@@ -91,17 +94,10 @@ static void take_step(training *t, const dc_comm *comm, int i)
     dc_metrics metrics = {0};
     CHECK_OK(dc_loader_next(t->loader, &batch));
     CHECK(batch);
-    dc_step step = {.training = true, .drop_path_rate = 0.3f, .seed = 11, .index = (uint32_t)i};
-    CHECK_OK(dc_batch_stage(t->backend, t->model->graph, batch, &step));
+    const dc_step step = {.training = true, .drop_path_rate = 0.3f, .seed = 11, .index = (uint32_t)i};
     CHECK_OK(dc_reducer_begin(t->reducer, t->model->graph));
-    if (batch->n_images > 0) {
-        CHECK_OK(dc_executor_forward(t->model->executor, &step));
-        CHECK_OK(dc_executor_backward(t->model->executor, &step, DC_GRAD_WEIGHTS, dc_reducer_hook, t->reducer));
-        CHECK_OK(dc_executor_metrics(t->model->executor, &metrics));
-    } else {
-        CHECK_OK(dc_reducer_add_nothing(t->reducer, t->model->graph));
-        t->idle++;
-    }
+    CHECK_OK(dc_gradients_compute(&t->gradients, t->model, batch, &step, DC_GRAD_WEIGHTS, t->reducer, &metrics));
+    t->idle += batch->n_images == 0;
     int n_global = batch->n_global;
     CHECK_OK(dc_reducer_finish(t->reducer));
     CHECK_OK(dc_model_sgd(t->model, &sgd, 0.2, &t->norm[i]));
@@ -110,10 +106,10 @@ static void take_step(training *t, const dc_comm *comm, int i)
     t->loss[i] = (metrics.loss + 0.4 * metrics.auxiliary) / (double)metrics.n;
 }
 
-static training train(const dc_comm *comm, dc_backend *backend, const dc_dataset *dataset)
+static training train(const dc_comm *comm, dc_backend *backend, const dc_dataset *dataset, int micro_batch)
 {
     training t = {.backend = backend, .arena = {.backend = backend}};
-    open_training(&t, comm, dataset);
+    open_training(&t, comm, dataset, micro_batch);
     for (int i = 0; i < STEPS; i++) {
         if (i % (STEPS / EPOCHS) == 0)
             CHECK_OK(dc_loader_begin_epoch(t.loader, (uint32_t)(i / (STEPS / EPOCHS)), 0));
@@ -127,6 +123,7 @@ static void clear_training(training *t)
     dc_reducer_destroy(t->reducer);
     dc_loader_destroy(t->loader);
     dc_model_destroy(t->model);
+    dc_gradients_clear(&t->gradients);
     dc_step_arena_clear(&t->arena);
     dc_params_destroy(t->params);
 }
@@ -171,12 +168,12 @@ static void check_equal_ranks(const training *t, const dc_comm *comm)
     free(first);
 }
 
-static void check_follows(const dc_comm *world, const dc_dataset *dataset)
+static void check_follows(const dc_comm *world, const dc_dataset *dataset, int micro_batch)
 {
     dc_backend *backend;
     const dc_comm alone = dc_comm_self();
     CHECK_OK(dc_backend_create("cpu", 1, 0, &backend));
-    training one = train(&alone, backend, dataset), all = train(world, backend, dataset);
+    training one = train(&alone, backend, dataset, 0), all = train(world, backend, dataset, micro_batch);
     for (int i = 0; i < STEPS; i++) {
         CHECK(close_to(all.loss[i], one.loss[i], 1e-5));
         CHECK(close_to(all.norm[i], one.norm[i], 1e-4));
@@ -200,7 +197,7 @@ static void check_equal_start(const dc_comm *comm, const dc_dataset *dataset)
     dc_reducer *reducer = NULL;
     CHECK_OK(dc_backend_create("cpu", 1, 0, &t.backend));
     t.arena.backend = t.backend;
-    open_training(&t, comm, dataset);
+    open_training(&t, comm, dataset, 0);
     const int item = dc_params_find(t.params, "first.weight");
     CHECK(item >= 0 && t.params->items[item].param.count == sizeof weights / sizeof *weights);
     CHECK_OK(dc_params_read(t.params, item, weights));
@@ -228,7 +225,8 @@ int main(int argc, char **argv)
     CHECK_OK(dc_comm_bcast(&world, 0, &dir, sizeof dir));
     dc_dataset *dataset;
     CHECK_OK(dc_dataset_open(temp_dir_path(&dir, "stripes.h5").s, &dataset));
-    check_follows(&world, dataset);
+    check_follows(&world, dataset, 0);
+    check_follows(&world, dataset, 16); /* shares of 70, 35, 24 and 18 */
     check_equal_start(&world, dataset);
     dc_dataset_close(dataset);
     CHECK_OK(dc_comm_barrier(&world));

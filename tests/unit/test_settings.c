@@ -112,6 +112,9 @@ static void keys_that_do_not_go_together_are_refused(void **state)
         {"[run]\nname = a/b\n", "[run] name = a/b"},
         {"[run]\nname = ..\n", "[run] name = .."},
         {"[target]\nbatch = 0\n", "[target] batch = 0"},
+        {"[target]\nmicro_batch = 24\n", "[target] micro_batch = 24"},
+        {"[search]\nmicro_batch = 8\n", "[search] micro_batch = 8"},
+        {"[target]\nema_decay = 1\n", "ema_decay"},
         {"[budget]\nparams = -1\n", "params"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -176,6 +179,24 @@ static void each_module_gets_its_section(void **state)
     assert_true(budgets.limit[0] == 5e6);
 }
 
+static void rates_grow_with_the_batch(void **state)
+{
+    (void)state;
+    const dc_dataset dataset = {.shape = {3, 32, 32}, .n_classes = 10};
+    dc_settings s;
+    assert_int_equal(load_text("[data]\nfile = d.h5\n[target]\nbatch = 1024\nlearning_rate = 0.1\n"
+                               "minimum_learning_rate = 0.001\nlearning_rate_batch = 256\nmicro_batch = 64\n"
+                               "ema_decay = 0.999\n[search]\nbatch = 64\nlearning_rate = 0.2\nmicro_batch = 32\n",
+                               &s),
+                     DC_OK);
+    const dc_train_options train = dc_settings_train(&s, &dataset), select = dc_settings_select(&s, &dataset);
+    const dc_search_options search = dc_settings_search(&s, &dataset);
+    assert_true(train.schedule.learning_rate == 0.4 && train.schedule.minimum == 0.004);
+    assert_true(search.schedule.learning_rate == 0.2);
+    assert_true(train.micro_batch == 64 && search.micro_batch == 32);
+    assert_true(train.ema_decay == 0.999 && select.ema_decay == 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -185,6 +206,7 @@ int main(void)
         cmocka_unit_test(keys_that_do_not_go_together_are_refused),
         cmocka_unit_test(a_run_is_named_after_its_file),
         cmocka_unit_test(each_module_gets_its_section),
+        cmocka_unit_test(rates_grow_with_the_batch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

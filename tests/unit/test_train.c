@@ -1,4 +1,5 @@
 /* Trainings of a second: they learn, and end the same way however often they are stopped. */
+#include "base/state.h"
 #include "tests/support/tiny_data.h"
 #include "train/train.h"
 
@@ -12,6 +13,7 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <math.h>
 
 enum { EPOCHS = 3, BATCH = 40, STEPS = 3 }; /* the last batch of an epoch is partial */
 
@@ -138,9 +140,8 @@ static void it_learns(void **state)
     assert_true(result.top5 == 1); /* of 4 classes */
 }
 
-static void stopped_anywhere_it_ends_the_same(void **state)
+static void check_stopped_anywhere(fixture *f)
 {
-    fixture *f = *state;
     dc_train_result whole, result;
     memset(&whole, 0, sizeof whole);
     must(session(f, 0, &whole));
@@ -157,6 +158,66 @@ static void stopped_anywhere_it_ends_the_same(void **state)
         assert_same_result(result, whole);
         assert_same_files(f);
     }
+}
+
+static void stopped_anywhere_it_ends_the_same(void **state)
+{
+    check_stopped_anywhere(*state);
+}
+
+static void so_it_does_with_averages_and_pieces(void **state)
+{
+    fixture *f = *state;
+    f->options.ema_decay = 0.8;
+    f->options.micro_batch = 16;
+    check_stopped_anywhere(f);
+}
+
+/* An array of a state file, allocated: floats below `name`. */
+static float *floats_of(const char *path, const char *name, int64_t *count)
+{
+    dc_state *state;
+    must(dc_state_open_newest(path, &state));
+    must(dc_state_shape(state, name, NULL, NULL, count));
+    float *floats = malloc((size_t)*count * sizeof *floats);
+    assert_non_null(floats);
+    must(dc_state_get_floats(state, name, 1, count, floats));
+    dc_state_abandon(state);
+    return floats;
+}
+
+/* The average after every step, of the weights after every step, and what is kept at the end is the average. */
+static void averages_follow_the_weights(void **state)
+{
+    fixture *f = *state;
+    dc_train_result result;
+    int64_t count = 0, dims[DC_STATE_MAX_RANK] = {0};
+    float *before = NULL;
+    f->options.ema_decay = 0.3; /* of the first steps' 1/10, 2/11, ... the last are larger */
+    for (int step = 0; step < EPOCHS * STEPS; step++) {
+        assert_int_equal(session(f, 1, &result), DC_INTERRUPTED);
+        float *weights = floats_of(f->checkpoint.s, "params/values", dims);
+        float *average = floats_of(f->checkpoint.s, "average/values", dims);
+        const double warm = (1.0 + step) / (10.0 + step), decay = warm < 0.3 ? warm : 0.3;
+        double moved = 0;
+        for (int64_t i = 0; before && i < count; i++) {
+            const double right = decay * (double)before[i] + (1 - decay) * (double)weights[i];
+            assert_true(fabs((double)average[i] - right) <= 1e-6 * (1 + fabs(right)));
+            moved += fabs((double)average[i] - (double)weights[i]);
+        }
+        assert_true(!before || moved > 1e-3);
+        count = dims[0];
+        free(before);
+        free(weights);
+        before = average;
+    }
+    must(session(f, 0, &result));
+    float *last = floats_of(f->last.s, "params/values", dims);
+    float *average = floats_of(f->checkpoint.s, "average/values", dims);
+    assert_memory_equal(last, average, (size_t)dims[0] * sizeof *last);
+    free(before);
+    free(last);
+    free(average);
 }
 
 /* A kill after files of an epoch were written, but before the checkpoint: the old checkpoint beside newer files. */
@@ -288,6 +349,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(it_learns),
         TEST(stopped_anywhere_it_ends_the_same),
+        TEST(so_it_does_with_averages_and_pieces),
+        TEST(averages_follow_the_weights),
         TEST(files_newer_than_the_checkpoint_are_made_again),
         TEST(what_is_complete_is_not_done_again),
         TEST(another_s_checkpoint_is_refused),
