@@ -52,8 +52,10 @@ static dc_status load_model(evaluation *e, const char *path, int batch)
                          "%s holds no trained network: training/best.h5 or training/last.h5 of a run expected", path);
     if (status == DC_OK)
         status = dc_network_get(state, &e->network, &e->genotype);
-    const dc_dataset *d = e->dataset;
+    dc_dataset *d = e->dataset;
     dc_shape in = e->network.input;
+    if (status == DC_OK && d->storage == DC_STORAGE_JPEG) /* any size can be made of pictures */
+        status = dc_dataset_set_image_size(d, in.h);
     if (status == DC_OK &&
         (in.c != d->shape.c || in.h != d->shape.h || in.w != d->shape.w || e->network.classes != d->n_classes))
         status =

@@ -146,6 +146,8 @@ static dc_status prepare_own(dc_pipeline *p, const char *config, const dc_args *
     dc_settings *s = &p->settings;
     DC_TRY(dc_settings_load(config, args, s));
     DC_TRY(dc_dataset_open(s->data_file, &p->dataset));
+    if (dc_dataset_set_image_size(p->dataset, s->image_size) != DC_OK)
+        return dc_fail_within(DC_ERR_INPUT, "[data] image_size = %d", s->image_size);
     DC_TRY(check_target_batch(p));
     if (searches)
         DC_TRY(check_search_batches(p));

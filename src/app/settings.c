@@ -125,6 +125,8 @@ static const dc_key keys[] = {
      .maximum = 1,
      .flags = DC_KEY_NO_HASH, /* its contents decide, not its name */
      .help = "the data set file made by `dcanas data import`"},
+    INT_KEY("data", "image_size", image_size, "0", 0, DC_MAX_IMAGE_SIDE,
+            "side of the images that the network gets; 0: of pictures stored as JPEG 224, else as they are stored"),
 
     COUNT_KEY("budget", "params", budget[DC_METRIC_PARAMS], "0", 0, 1e15,
               "parameters that the network may have (without auxiliary head); 0: no limit"),

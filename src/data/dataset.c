@@ -1,4 +1,4 @@
-#include "data/dataset.h"
+#include "data/dataset_format.h"
 
 #include "base/hash.h"
 #include "base/state.h"
@@ -6,16 +6,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#define FORMAT "dcanas data set"
-enum { FORMAT_VERSION = 1, ARRAY_NAME_CHARS = 32 };
 
 /* Files up to this size are compared with their checksum whenever they are opened: some 0.1 s. */
 static const int64_t verified_size_bytes = (int64_t)1 << 30;
@@ -32,20 +28,20 @@ const char *dc_split_name(dc_split split)
     return split == DC_SPLIT_TRAIN ? "train" : "test";
 }
 
-static const char *array_name(dc_split split, const char *what, char out[ARRAY_NAME_CHARS])
+const char *dc_storage_name(dc_storage storage)
 {
-    snprintf(out, ARRAY_NAME_CHARS, "%s/%s", dc_split_name(split), what);
-    return out;
+    return storage == DC_STORAGE_PIXELS ? "pixels" : "jpeg";
 }
 
-static size_t image_bytes(dc_shape shape)
+const char *dc_dataset_array(dc_split split, const char *what, char out[DC_ARRAY_NAME_CHARS])
 {
-    return (size_t)shape.c * (size_t)shape.h * (size_t)shape.w;
+    snprintf(out, DC_ARRAY_NAME_CHARS, "%s/%s", dc_split_name(split), what);
+    return out;
 }
 
 /* ---- checks that reading and writing share ---- */
 
-static dc_status check_shape(const char *path, int64_t c, int64_t h, int64_t w)
+dc_status dc_dataset_check_shape(const char *path, int64_t c, int64_t h, int64_t w)
 {
     if (c < 1 || c > DC_MAX_IMAGE_CHANNELS || h < 1 || h > DC_MAX_IMAGE_SIDE || w < 1 || w > DC_MAX_IMAGE_SIDE)
         return dc_fail(DC_ERR_INPUT,
@@ -55,38 +51,86 @@ static dc_status check_shape(const char *path, int64_t c, int64_t h, int64_t w)
     return DC_OK;
 }
 
-static dc_status check_count(const char *path, const char *what, int64_t n, int64_t maximum)
+dc_status dc_dataset_check_count(const char *path, const char *what, int64_t n, int64_t maximum)
 {
     if (n < 1 || n > maximum)
         return dc_fail(DC_ERR_INPUT, "%s: %" PRId64 " %s: must be 1..%" PRId64, path, n, what, maximum);
     return DC_OK;
 }
 
-static dc_status check_labels(const char *path, dc_split split, const dc_images *images, int n_classes)
+dc_status dc_dataset_check_images(const char *path, dc_split split, int64_t n)
 {
-    for (uint32_t i = 0; i < images->n; i++)
-        if (images->labels[i] < 0 || images->labels[i] >= n_classes)
+    return dc_dataset_check_count(path, split == DC_SPLIT_TRAIN ? "training images" : "test images", n, INT32_MAX);
+}
+
+dc_status dc_dataset_check_labels(const char *path, dc_split split, uint32_t n, const int32_t *labels, int n_classes)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (labels[i] < 0 || labels[i] >= n_classes)
             return dc_fail(DC_ERR_INPUT, "%s: %s/labels: label %d of image %u is outside 0..%d", path,
-                           dc_split_name(split), (int)images->labels[i], i, n_classes - 1);
+                           dc_split_name(split), (int)labels[i], i, n_classes - 1);
     return DC_OK;
 }
 
-static uint64_t content_hash(dc_shape shape, const dc_images split[DC_SPLIT_COUNT])
+dc_status dc_dataset_check_size(const char *path, dc_split split, uint32_t index, dc_picture_size size)
+{
+    if (size.height < 1 || size.height > DC_MAX_PICTURE_SIDE || size.width < 1 || size.width > DC_MAX_PICTURE_SIDE)
+        return dc_fail(DC_ERR_INPUT, "%s: %s/sizes: picture %u of %dx%d: each side must be 1..%d", path,
+                       dc_split_name(split), index, (int)size.height, (int)size.width, DC_MAX_PICTURE_SIDE);
+    return DC_OK;
+}
+
+static uint64_t pixels_hash(dc_shape shape, const dc_images split[DC_SPLIT_COUNT])
 {
     dc_hash hash;
     dc_hash_init(&hash);
     for (int s = 0; s < DC_SPLIT_COUNT; s++) {
-        dc_hash_bytes(&hash, split[s].pixels, split[s].n * image_bytes(shape));
+        dc_hash_bytes(&hash, split[s].pixels, split[s].n * dc_dataset_image_bytes(shape));
         dc_hash_bytes(&hash, split[s].labels, split[s].n * sizeof *split[s].labels);
+    }
+    return dc_hash_end(&hash);
+}
+
+uint64_t dc_dataset_jpeg_hash(const dc_images split[DC_SPLIT_COUNT])
+{
+    dc_hash hash;
+    dc_hash_init(&hash);
+    for (int s = 0; s < DC_SPLIT_COUNT; s++) {
+        const dc_images *images = &split[s];
+        dc_hash_bytes(&hash, images->labels, images->n * sizeof *images->labels);
+        dc_hash_bytes(&hash, images->offsets, (images->n + (size_t)1) * sizeof *images->offsets);
+        dc_hash_bytes(&hash, images->sizes, images->n * sizeof *images->sizes);
+        dc_hash_bytes(&hash, images->hashes, images->n * sizeof *images->hashes);
     }
     return dc_hash_end(&hash);
 }
 
 /* ---- reading ---- */
 
+/* The arrays of a split, each with what it must be. */
+typedef enum array { LABELS, IMAGES, JPEGS, OFFSETS, SIZES, HASHES, ARRAYS } array;
+
+typedef struct array_form {
+    const char *name;
+    dc_state_type type;
+    int rank;
+    int64_t item_bytes;
+    const char *text;
+} array_form;
+
+static const array_form forms[ARRAYS] = {
+    [LABELS] = {"labels", DC_STATE_INT32, 1, 4, "int32 [images]"},
+    [IMAGES] = {"images", DC_STATE_UINT8, 4, 1, "uint8 [images][channels][height][width]"},
+    [JPEGS] = {"jpegs", DC_STATE_UINT8, 1, 1, "uint8 [bytes]"},
+    [OFFSETS] = {"offsets", DC_STATE_UINT64, 1, 8, "uint64 [images + 1]"},
+    [SIZES] = {"sizes", DC_STATE_INT32, 2, 4, "int32 [images][2]"},
+    [HASHES] = {"hashes", DC_STATE_UINT64, 1, 8, "uint64 [images]"},
+};
+
 /* Where the arrays lie in the file. */
 typedef struct extents {
-    int64_t images[DC_SPLIT_COUNT], labels[DC_SPLIT_COUNT];
+    int64_t at[DC_SPLIT_COUNT][ARRAYS];
+    int64_t jpeg_bytes[DC_SPLIT_COUNT];
 } extents;
 
 /* The offset of an array that must hold `expected` bytes inside the file at a multiple of `alignment`. */
@@ -114,37 +158,68 @@ static dc_status read_array_shape(dc_state *state, const char *name, dc_state_ty
     return DC_OK;
 }
 
-static dc_status read_split(dc_state *state, dc_split split, int64_t file_size, dc_dataset *dataset, extents *at)
+/* The shape and the place of an array, whose size along its first dimension must be n unless n is negative. */
+static dc_status read_array(dc_state *state, dc_split split, array which, int64_t n, int64_t file_size,
+                            int64_t dims[DC_STATE_MAX_RANK], extents *found)
 {
-    char images[ARRAY_NAME_CHARS], labels[ARRAY_NAME_CHARS];
-    array_name(split, "images", images);
-    array_name(split, "labels", labels);
-    int64_t dims[DC_STATE_MAX_RANK], label_dims[DC_STATE_MAX_RANK];
-    DC_TRY(read_array_shape(state, images, DC_STATE_UINT8, "uint8 [images][channels][height][width]", 4, dims));
-    DC_TRY(read_array_shape(state, labels, DC_STATE_INT32, "int32 [images]", 1, label_dims));
-    const char *path = dataset->path;
-    DC_TRY(check_shape(path, dims[1], dims[2], dims[3]));
-    DC_TRY(check_count(path, split == DC_SPLIT_TRAIN ? "training images" : "test images", dims[0], INT32_MAX));
-    if (label_dims[0] != dims[0])
-        return dc_fail(DC_ERR_INPUT, "%s: %s has %" PRId64 " entries for %" PRId64 " images", path, labels,
-                       label_dims[0], dims[0]);
+    const array_form *form = &forms[which];
+    char name[DC_ARRAY_NAME_CHARS];
+    dc_dataset_array(split, form->name, name);
+    DC_TRY(read_array_shape(state, name, form->type, form->text, form->rank, dims));
+    if (n >= 0 && dims[0] != n)
+        return dc_fail(DC_ERR_INPUT, "%s: %s has %" PRId64 " entries, expected %" PRId64, dc_state_path(state), name,
+                       dims[0], n);
+    int64_t bytes = form->item_bytes;
+    for (int i = 0; i < form->rank; i++) {
+        if (dims[i] && bytes > file_size / dims[i]) /* no overflow below */
+            return dc_fail(DC_ERR_INPUT, "%s: %s is larger than the file", dc_state_path(state), name);
+        bytes *= dims[i];
+    }
+    return read_extent(state, name, bytes, form->item_bytes, file_size, &found->at[split][which]);
+}
+
+static dc_status read_pixels(dc_state *state, dc_split split, int64_t file_size, dc_dataset *dataset, extents *found)
+{
+    int64_t dims[DC_STATE_MAX_RANK];
+    DC_TRY(read_array(state, split, IMAGES, dataset->split[split].n, file_size, dims, found));
+    DC_TRY(dc_dataset_check_shape(dataset->path, dims[1], dims[2], dims[3]));
     dc_shape shape = {(int)dims[1], (int)dims[2], (int)dims[3]};
     if (split == DC_SPLIT_TRAIN)
         dataset->shape = shape;
     else if (memcmp(&shape, &dataset->shape, sizeof shape) != 0)
-        return dc_fail(DC_ERR_INPUT, "%s: test images are %dx%dx%d, training images %dx%dx%d", path, shape.c, shape.h,
-                       shape.w, dataset->shape.c, dataset->shape.h, dataset->shape.w);
+        return dc_fail(DC_ERR_INPUT, "%s: test images are %dx%dx%d, training images %dx%dx%d", dataset->path, shape.c,
+                       shape.h, shape.w, dataset->shape.c, dataset->shape.h, dataset->shape.w);
+    return DC_OK;
+}
+
+static dc_status read_jpegs(dc_state *state, dc_split split, int64_t file_size, dc_dataset *dataset, extents *found)
+{
+    int64_t dims[DC_STATE_MAX_RANK], n = dataset->split[split].n;
+    dataset->shape = (dc_shape){3, DC_DEFAULT_IMAGE_SIZE, DC_DEFAULT_IMAGE_SIZE};
+    DC_TRY(read_array(state, split, OFFSETS, n + 1, file_size, dims, found));
+    DC_TRY(read_array(state, split, HASHES, n, file_size, dims, found));
+    DC_TRY(read_array(state, split, SIZES, n, file_size, dims, found));
+    if (dims[1] != 2)
+        return dc_fail(DC_ERR_INPUT, "%s: %s/sizes must be %s", dataset->path, dc_split_name(split), forms[SIZES].text);
+    DC_TRY(read_array(state, split, JPEGS, -1, file_size, dims, found));
+    found->jpeg_bytes[split] = dims[0];
+    return DC_OK;
+}
+
+static dc_status read_split(dc_state *state, dc_split split, int64_t file_size, dc_dataset *dataset, extents *found)
+{
+    int64_t dims[DC_STATE_MAX_RANK];
+    DC_TRY(read_array(state, split, LABELS, -1, file_size, dims, found));
+    DC_TRY(dc_dataset_check_images(dataset->path, split, dims[0]));
     dataset->split[split].n = (uint32_t)dims[0];
-    DC_TRY(read_extent(state, images, dims[0] * (int64_t)image_bytes(shape), 1, file_size, &at->images[split]));
-    return read_extent(state, labels, dims[0] * (int64_t)sizeof(int32_t), sizeof(int32_t), file_size,
-                       &at->labels[split]);
+    return (dataset->storage == DC_STORAGE_PIXELS ? read_pixels : read_jpegs)(state, split, file_size, dataset, found);
 }
 
 static dc_status read_classes(dc_state *state, dc_dataset *dataset)
 {
     int64_t dims[DC_STATE_MAX_RANK];
     DC_TRY(read_array_shape(state, "classes", DC_STATE_UINT8, "uint8 [classes][64]: names", 2, dims));
-    DC_TRY(check_count(dataset->path, "classes", dims[0], DC_MAX_CLASSES));
+    DC_TRY(dc_dataset_check_count(dataset->path, "classes", dims[0], DC_MAX_CLASSES));
     if (dims[1] != DC_CLASS_NAME_CHARS)
         return dc_fail(DC_ERR_INPUT, "%s: classes: names of %" PRId64 " characters, expected %d", dataset->path,
                        dims[1], DC_CLASS_NAME_CHARS);
@@ -171,26 +246,43 @@ static dc_status read_statistics(dc_state *state, dc_dataset *dataset)
     return dc_state_get_u64(state, "hash", &dataset->hash);
 }
 
-static dc_status read_contents(dc_state *state, int64_t file_size, dc_dataset *dataset, extents *at)
+/* Kind, version and storage. */
+static dc_status read_format(dc_state *state, dc_dataset *dataset)
 {
     if (!dc_state_has(state, "format") || !dc_state_has(state, "version"))
         return dc_fail(DC_ERR_INPUT, "%s: no data set (made by dcanas data import)", dataset->path);
     char *text;
     DC_TRY(dc_state_get_text(state, "format", &text));
-    bool right = strcmp(text, FORMAT) == 0;
+    bool right = strcmp(text, DC_DATASET_FORMAT) == 0;
     free(text);
     if (!right)
         return dc_fail(DC_ERR_INPUT, "%s: no data set (made by dcanas data import)", dataset->path);
     int64_t version;
     DC_TRY(dc_state_get_i64(state, "version", &version));
-    if (version != FORMAT_VERSION)
-        return dc_fail(DC_ERR_INPUT, "%s: format version %" PRId64 ", this program reads %d: import it again",
-                       dataset->path, version, FORMAT_VERSION);
+    if (version == DC_DATASET_VERSION_PIXELS_ONLY)
+        return DC_OK;
+    if (version != DC_DATASET_VERSION)
+        return dc_fail(DC_ERR_INPUT, "%s: format version %" PRId64 ", this program reads up to %d: import it again",
+                       dataset->path, version, DC_DATASET_VERSION);
+    DC_TRY(dc_state_get_text(state, "storage", &text));
+    bool jpeg = strcmp(text, dc_storage_name(DC_STORAGE_JPEG)) == 0;
+    dataset->storage = jpeg ? DC_STORAGE_JPEG : DC_STORAGE_PIXELS;
+    right = jpeg || strcmp(text, dc_storage_name(DC_STORAGE_PIXELS)) == 0;
+    dc_status status =
+        right ? DC_OK : dc_fail(DC_ERR_INPUT, "%s: storage '%.32s': pixels or jpeg expected", dataset->path, text);
+    free(text);
+    return status;
+}
+
+static dc_status read_contents(dc_state *state, int64_t file_size, dc_dataset *dataset, extents *found)
+{
+    DC_TRY(read_format(state, dataset));
+    char *text;
     DC_TRY(dc_state_get_text(state, "name", &text));
     snprintf(dataset->name, sizeof dataset->name, "%s", text);
     free(text);
-    DC_TRY(read_split(state, DC_SPLIT_TRAIN, file_size, dataset, at));
-    DC_TRY(read_split(state, DC_SPLIT_TEST, file_size, dataset, at));
+    DC_TRY(read_split(state, DC_SPLIT_TRAIN, file_size, dataset, found));
+    DC_TRY(read_split(state, DC_SPLIT_TEST, file_size, dataset, found));
     DC_TRY(read_classes(state, dataset));
     return read_statistics(state, dataset);
 }
@@ -222,23 +314,54 @@ static dc_status map_file(const char *path, struct dc_dataset_map *map)
     return DC_OK;
 }
 
+/* The index of a jpeg split: no file may lie outside the array, none may be empty. */
+static dc_status check_index(const dc_dataset *dataset, dc_split split, int64_t jpeg_bytes)
+{
+    const dc_images *images = &dataset->split[split];
+    for (uint32_t i = 0; i < images->n; i++) {
+        DC_TRY(dc_dataset_check_size(dataset->path, split, i, images->sizes[i]));
+        if (images->offsets[i + 1] <= images->offsets[i])
+            return dc_fail(DC_ERR_INPUT, "%s: %s/offsets: picture %u has no bytes", dataset->path, dc_split_name(split),
+                           i);
+    }
+    if (images->offsets[0] != 0 || images->offsets[images->n] != (uint64_t)jpeg_bytes)
+        return dc_fail(DC_ERR_INPUT, "%s: %s/offsets must go from 0 to the %" PRId64 " bytes of %s/jpegs",
+                       dataset->path, dc_split_name(split), jpeg_bytes, dc_split_name(split));
+    return DC_OK;
+}
+
+static dc_status map_split(dc_dataset *dataset, dc_split split, const extents *found)
+{
+    const uint8_t *bytes = dataset->map->bytes;
+    const int64_t *at = found->at[split];
+    dc_images *images = &dataset->split[split];
+    images->labels = (const int32_t *)(const void *)(bytes + at[LABELS]);
+    DC_TRY(dc_dataset_check_labels(dataset->path, split, images->n, images->labels, dataset->n_classes));
+    if (dataset->storage == DC_STORAGE_PIXELS) {
+        images->pixels = bytes + at[IMAGES];
+        return DC_OK;
+    }
+    images->jpegs = bytes + at[JPEGS];
+    images->offsets = (const uint64_t *)(const void *)(bytes + at[OFFSETS]);
+    images->sizes = (const dc_picture_size *)(const void *)(bytes + at[SIZES]);
+    images->hashes = (const uint64_t *)(const void *)(bytes + at[HASHES]);
+    return check_index(dataset, split, found->jpeg_bytes[split]);
+}
+
 static dc_status open_into(dc_dataset *dataset)
 {
     DC_TRY(open_file(dataset->path, dataset->map));
     int64_t file_size = (int64_t)dataset->map->size_bytes;
     dc_state *state;
     DC_TRY(dc_state_open_large(dataset->path, file_size <= verified_size_bytes, &state));
-    extents at;
-    dc_status status = read_contents(state, file_size, dataset, &at);
+    extents found;
+    dc_status status = read_contents(state, file_size, dataset, &found);
     dc_status closed = dc_state_close(state);
     DC_TRY(status);
     DC_TRY(closed);
     DC_TRY(map_file(dataset->path, dataset->map));
-    for (int s = 0; s < DC_SPLIT_COUNT; s++) {
-        dataset->split[s].pixels = dataset->map->bytes + at.images[s];
-        dataset->split[s].labels = (const int32_t *)(const void *)(dataset->map->bytes + at.labels[s]);
-        DC_TRY(check_labels(dataset->path, (dc_split)s, &dataset->split[s], dataset->n_classes));
-    }
+    for (int s = 0; s < DC_SPLIT_COUNT; s++)
+        DC_TRY(map_split(dataset, (dc_split)s, &found));
     return dc_dataset_check_unchanged(dataset);
 }
 
@@ -281,9 +404,37 @@ void dc_dataset_close(dc_dataset *dataset)
     free(dataset);
 }
 
+dc_status dc_dataset_set_image_size(dc_dataset *dataset, int side)
+{
+    dc_shape own = dataset->shape;
+    if (dataset->storage == DC_STORAGE_PIXELS && side && (side != own.h || side != own.w))
+        return dc_fail(DC_ERR_INPUT, "%s: an image size of %d: its images are stored as %dx%d pixels", dataset->path,
+                       side, own.h, own.w);
+    if (side < 0 || side > DC_MAX_IMAGE_SIDE)
+        return dc_fail(DC_ERR_INPUT, "%s: an image size of %d: must be 1..%d", dataset->path, side, DC_MAX_IMAGE_SIDE);
+    if (dataset->storage == DC_STORAGE_JPEG)
+        dataset->shape.h = dataset->shape.w = side ? side : DC_DEFAULT_IMAGE_SIZE;
+    return DC_OK;
+}
+
+static dc_status verify_jpegs(const dc_dataset *dataset, dc_split split)
+{
+    const dc_images *images = &dataset->split[split];
+    for (uint32_t i = 0; i < images->n; i++) {
+        uint64_t begin = images->offsets[i];
+        if (dc_hash_of(images->jpegs + begin, images->offsets[i + 1] - begin) != images->hashes[i])
+            return dc_fail(DC_ERR_INPUT, "%s: %s picture %u (of class %s) is damaged: import it again", dataset->path,
+                           dc_split_name(split), i, dataset->classes[images->labels[i]]);
+    }
+    return DC_OK;
+}
+
 dc_status dc_dataset_verify(const dc_dataset *dataset)
 {
-    uint64_t hash = content_hash(dataset->shape, dataset->split);
+    bool jpeg = dataset->storage == DC_STORAGE_JPEG;
+    for (int s = 0; jpeg && s < DC_SPLIT_COUNT; s++)
+        DC_TRY(verify_jpegs(dataset, (dc_split)s));
+    uint64_t hash = jpeg ? dc_dataset_jpeg_hash(dataset->split) : pixels_hash(dataset->shape, dataset->split);
     if (hash != dataset->hash)
         return dc_fail(DC_ERR_INPUT,
                        "%s: images or labels are damaged: their hash is %016" PRIx64 ", %016" PRIx64
@@ -302,86 +453,4 @@ dc_status dc_dataset_check_unchanged(const dc_dataset *dataset)
         info.st_mtim.tv_nsec != map->modified.tv_nsec)
         return dc_fail(DC_ERR_IO, "%s: the data set was changed while in use", dataset->path);
     return DC_OK;
-}
-
-/* ---- writing ---- */
-
-/* Exact: from the number of pixels of each value. */
-static void statistics(dc_shape shape, const dc_images *train, double *mean, double *deviation)
-{
-    size_t plane = (size_t)shape.h * (size_t)shape.w;
-    for (int c = 0; c < shape.c; c++) {
-        uint64_t count[256] = {0};
-        for (uint32_t i = 0; i < train->n; i++) {
-            const uint8_t *pixels = train->pixels + ((size_t)i * (size_t)shape.c + (size_t)c) * plane;
-            for (size_t k = 0; k < plane; k++)
-                count[pixels[k]]++;
-        }
-        double n = (double)train->n * (double)plane, sum = 0, squares = 0;
-        for (int value = 0; value < 256; value++)
-            sum += (double)count[value] * value;
-        mean[c] = sum / n;
-        for (int value = 0; value < 256; value++)
-            squares += (double)count[value] * (value - mean[c]) * (value - mean[c]);
-        mean[c] /= 255;
-        deviation[c] = sqrt(squares / n) / 255;
-    }
-}
-
-static dc_status check_content(const char *path, const dc_dataset_content *content)
-{
-    DC_TRY(check_shape(path, content->shape.c, content->shape.h, content->shape.w));
-    DC_TRY(check_count(path, "classes", content->n_classes, DC_MAX_CLASSES));
-    for (int i = 0; i < content->n_classes; i++)
-        if (!content->classes[i][0] || strlen(content->classes[i]) >= DC_CLASS_NAME_CHARS)
-            return dc_fail(DC_ERR_INPUT, "%s: the name of class %d, '%s', must have 1..%d characters", path, i,
-                           content->classes[i], DC_CLASS_NAME_CHARS - 1);
-    if (!content->name[0] || strlen(content->name) >= DC_CLASS_NAME_CHARS)
-        return dc_fail(DC_ERR_INPUT, "%s: the data set's name, '%s', must have 1..%d characters", path, content->name,
-                       DC_CLASS_NAME_CHARS - 1);
-    for (int s = 0; s < DC_SPLIT_COUNT; s++) {
-        DC_TRY(
-            check_count(path, s == DC_SPLIT_TRAIN ? "training images" : "test images", content->split[s].n, INT32_MAX));
-        DC_TRY(check_labels(path, (dc_split)s, &content->split[s], content->n_classes));
-    }
-    return DC_OK;
-}
-
-static void put_split(dc_state *state, dc_split split, dc_shape shape, const dc_images *images)
-{
-    char name[ARRAY_NAME_CHARS];
-    int64_t dims[] = {images->n, shape.c, shape.h, shape.w};
-    dc_state_reserve(state, array_name(split, "images", name), DC_STATE_UINT8, 4, dims);
-    dc_state_put_rows(state, name, 0, images->n, images->pixels);
-    dc_state_reserve(state, array_name(split, "labels", name), DC_STATE_INT32, 1, dims);
-    dc_state_put_rows(state, name, 0, images->n, images->labels);
-}
-
-dc_status dc_dataset_write(const char *path, const dc_dataset_content *content)
-{
-    DC_TRY(check_content(path, content));
-    double mean[DC_MAX_IMAGE_CHANNELS], deviation[DC_MAX_IMAGE_CHANNELS];
-    statistics(content->shape, &content->split[DC_SPLIT_TRAIN], mean, deviation);
-    char(*classes)[DC_CLASS_NAME_CHARS] = dc_alloc_zeroed((size_t)content->n_classes * sizeof *classes);
-    if (!classes)
-        return DC_ERR_MEMORY;
-    for (int i = 0; i < content->n_classes; i++)
-        strcpy(classes[i], content->classes[i]);
-    dc_state *state;
-    dc_status status = dc_state_create_large(path, &state);
-    if (status == DC_OK) {
-        dc_state_put_text(state, "format", FORMAT);
-        dc_state_put_i64(state, "version", FORMAT_VERSION);
-        dc_state_put_text(state, "name", content->name);
-        dc_state_put_u64(state, "hash", content_hash(content->shape, content->split));
-        dc_state_put_doubles(state, "mean", 1, (int64_t[]){content->shape.c}, mean);
-        dc_state_put_doubles(state, "std", 1, (int64_t[]){content->shape.c}, deviation);
-        dc_state_put_bytes(state, "classes", 2, (int64_t[]){content->n_classes, DC_CLASS_NAME_CHARS},
-                           (const uint8_t *)classes);
-        for (int s = 0; s < DC_SPLIT_COUNT; s++)
-            put_split(state, (dc_split)s, content->shape, &content->split[s]);
-        status = dc_state_commit(state, false);
-    }
-    free(classes);
-    return status;
 }

@@ -181,6 +181,9 @@ static dc_status check_options(const dc_dataset *dataset, const dc_loader_option
                        options->size, options->lane);
     if (options->augment.pad < 0 || options->augment.cutout < 0)
         return dc_fail(DC_ERR_INTERNAL, "loader: pad %d, cutout %d", options->augment.pad, options->augment.cutout);
+    if (dataset->storage != DC_STORAGE_PIXELS)
+        return dc_fail(DC_ERR_INPUT, "%s: stored as JPEG, which cannot be trained on yet: import it with --size",
+                       dataset->path);
     if (!n)
         return dc_fail(DC_ERR_INPUT, "%s: no %s to load", dataset->path, images_name(options->split));
     if ((options->shuffle || options->drop_last) && (uint32_t)options->batch > n)

@@ -172,7 +172,7 @@ static dc_dataset *make_dataset(const row *r)
     dc_dataset_content content = {
         .name = "noise", .shape = {3, r->side, r->side}, .n_classes = r->classes, .classes = classes};
     for (int s = 0; s < DC_SPLIT_COUNT; s++)
-        content.split[s] = (dc_images){(uint32_t)r->images, pixels, labels};
+        content.split[s] = (dc_images){.n = (uint32_t)r->images, .pixels = pixels, .labels = labels};
     dc_dataset *dataset;
     snprintf(path, sizeof path, "/tmp/dcanas-bench-%ld.h5", (long)getpid());
     must(dc_dataset_write(path, &content));

@@ -51,13 +51,40 @@ static void put_array(dc_state *state, source *s, const char *name, dc_state_typ
     }
     if (bytes > (int64_t)sizeof contents)
         return;
+    int step = type == DC_STATE_INT32 ? 4 : 1; /* labels and sizes: small numbers */
     for (int i = 0; i < 64; i++)
-        contents[i] = (uint8_t)(take(s) % 4);
+        contents[i] = i % step ? 0 : (uint8_t)(take(s) % 4);
     if (take(s) < 0xc0) {
         dc_state_reserve(state, name, type, rank, dims);
         dc_state_put_rows(state, name, 0, rank ? dims[0] : 1, contents);
     } else
         dc_state_put(state, name, type, rank, dims, contents);
+}
+
+/* Files of three bytes each; an offset is varied now and then. */
+static void put_offsets(dc_state *state, source *s, const char *name, int64_t n)
+{
+    uint64_t offsets[16];
+    for (int64_t i = 0; i <= n; i++)
+        offsets[i] = (uint64_t)vary(s, 3 * i);
+    dc_state_reserve(state, name, DC_STATE_UINT64, 1, (int64_t[]){n + 1});
+    dc_state_put_rows(state, name, 0, n + 1, offsets);
+}
+
+static void put_split(dc_state *state, source *s, dc_split split, int64_t n, int64_t channels, bool jpeg)
+{
+    char name[32];
+#define NAME(what) (snprintf(name, sizeof name, "%s/" what, dc_split_name(split)), name)
+    put_array(state, s, NAME("labels"), DC_STATE_INT32, 1, &n);
+    if (!jpeg) {
+        put_array(state, s, NAME("images"), DC_STATE_UINT8, 4, (int64_t[]){n, channels, 3, 2});
+        return;
+    }
+    put_offsets(state, s, NAME("offsets"), n);
+    put_array(state, s, NAME("sizes"), DC_STATE_INT32, 2, (int64_t[]){n, 2});
+    put_array(state, s, NAME("hashes"), DC_STATE_UINT64, 1, &n);
+    put_array(state, s, NAME("jpegs"), DC_STATE_UINT8, 1, (int64_t[]){3 * n});
+#undef NAME
 }
 
 static void write_varied(const char *path, source *s)
@@ -68,16 +95,16 @@ static void write_varied(const char *path, source *s)
     int64_t n = 1 + take(s) % 8, channels = 1 + take(s) % 3;
     double statistics[4] = {0.25, take(s) / 200.0, -1.0 / take(s), 0.25}; /* also -inf */
     dc_state_put_text(state, "format", "dcanas data set");
-    dc_state_put_i64(state, "version", vary(s, 1));
+    bool jpeg = take(s) & 1;
+    dc_state_put_i64(state, "version", vary(s, jpeg ? 2 : 1));
+    dc_state_put_text(state, "storage", take(s) < 0xf0 ? "jpeg" : "pixels");
     dc_state_put_text(state, "name", "a name");
     dc_state_put_u64(state, "hash", take(s));
     dc_state_put_doubles(state, "mean", 1, &channels, statistics + take(s) % 2);
     dc_state_put_doubles(state, "std", 1, &channels, statistics + take(s) % 2);
     put_array(state, s, "classes", DC_STATE_UINT8, 2, (int64_t[]){3, DC_CLASS_NAME_CHARS});
-    put_array(state, s, "train/images", DC_STATE_UINT8, 4, (int64_t[]){n, channels, 3, 2});
-    put_array(state, s, "train/labels", DC_STATE_INT32, 1, &n);
-    put_array(state, s, "test/images", DC_STATE_UINT8, 4, (int64_t[]){n, channels, 3, 2});
-    put_array(state, s, "test/labels", DC_STATE_INT32, 1, &n);
+    put_split(state, s, DC_SPLIT_TRAIN, n, channels, jpeg);
+    put_split(state, s, DC_SPLIT_TEST, n, channels, jpeg);
     dc_state_commit(state, false);
 }
 

@@ -39,7 +39,8 @@ static void write_data(const char *path)
                                         .shape = {1, SIDE, SIDE},
                                         .n_classes = CLASSES,
                                         .classes = (const char *const[]){"a", "b", "c"},
-                                        .split = {{IMAGES, pixels, labels}, {IMAGES, pixels, labels}}};
+                                        .split = {{.n = IMAGES, .pixels = pixels, .labels = labels},
+                                                  {.n = IMAGES, .pixels = pixels, .labels = labels}}};
     CHECK_OK(dc_dataset_write(path, &content));
 }
 

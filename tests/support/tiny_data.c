@@ -41,7 +41,8 @@ tiny_data tiny_data_make(void)
                                         {1, SIDE, SIDE},
                                         TINY_CLASSES,
                                         names,
-                                        {{TINY_TRAIN, train, train_labels}, {TINY_TEST, test, test_labels}}};
+                                        {{.n = TINY_TRAIN, .pixels = train, .labels = train_labels},
+                                         {.n = TINY_TEST, .pixels = test, .labels = test_labels}}};
     tiny_data data = {.dir = temp_dir_make()};
     temp_path path = temp_dir_path(&data.dir, "tiny.h5");
     require(dc_dataset_write(path.s, &content));

@@ -30,8 +30,8 @@ static dc_dataset_content small_content(void)
                                 {C, H, W},
                                 CLASSES,
                                 names,
-                                {{N_TRAIN, pixels[DC_SPLIT_TRAIN], labels[DC_SPLIT_TRAIN]},
-                                 {N_TEST, pixels[DC_SPLIT_TEST], labels[DC_SPLIT_TEST]}}};
+                                {{.n = N_TRAIN, .pixels = pixels[DC_SPLIT_TRAIN], .labels = labels[DC_SPLIT_TRAIN]},
+                                 {.n = N_TEST, .pixels = pixels[DC_SPLIT_TEST], .labels = labels[DC_SPLIT_TEST]}}};
 }
 
 static int setup(void **state)
@@ -213,10 +213,11 @@ static void test_inconsistent_files_do_not_open(void **state)
     assert_one_line_about("hash");
     dc_dataset_close(dataset);
 
-    wrong cases[] = {right, right, right, right, right, right, right, right, right, right, right};
+    wrong cases[] = {right, right, right, right, right, right, right, right, right, right, right, right};
     int n = 0;
-    cases[n].version = 2, cases[n++].about = "format version 2";
-    cases[n].n_labels = N_TRAIN - 1, cases[n++].about = "train/labels has 49 entries for 50 images";
+    cases[n].version = 2, cases[n++].about = "storage";
+    cases[n].version = 3, cases[n++].about = "format version 3";
+    cases[n].n_labels = N_TRAIN - 1, cases[n++].about = "train/images has 50 entries, expected 49";
     cases[n].test_height = H - 1, cases[n++].about = "test images are 2x3x3, training images 2x4x3";
     cases[n].mean = NAN, cases[n++].about = "mean";
     cases[n].mean = 1.5, cases[n++].about = "mean";

@@ -40,8 +40,8 @@ static int setup(void **state)
                                   {C, H, W},
                                   CLASSES,
                                   names,
-                                  {{N_TRAIN, pixels[DC_SPLIT_TRAIN], labels[DC_SPLIT_TRAIN]},
-                                   {N_TEST, pixels[DC_SPLIT_TEST], labels[DC_SPLIT_TEST]}}};
+                                  {{.n = N_TRAIN, .pixels = pixels[DC_SPLIT_TRAIN], .labels = labels[DC_SPLIT_TRAIN]},
+                                   {.n = N_TEST, .pixels = pixels[DC_SPLIT_TEST], .labels = labels[DC_SPLIT_TEST]}}};
     f->dir = temp_dir_make();
     f->path = temp_dir_path(&f->dir, "small.h5");
     assert_int_equal(dc_dataset_write(f->path.s, &content), DC_OK);

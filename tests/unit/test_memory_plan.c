@@ -34,7 +34,8 @@ static int set_up(void **state)
                                         .shape = {1, SIDE, SIDE},
                                         .n_classes = CLASSES,
                                         .classes = (const char *const[]){"a", "b", "c", "d"},
-                                        .split = {{IMAGES, pixels, labels}, {IMAGES, pixels, labels}}};
+                                        .split = {{.n = IMAGES, .pixels = pixels, .labels = labels},
+                                                  {.n = IMAGES, .pixels = pixels, .labels = labels}}};
     pixels[0] = 255;
     b.dir = temp_dir_make();
     b.self = dc_comm_self();
