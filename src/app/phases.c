@@ -26,7 +26,6 @@ static dc_search_job common_search_job(const dc_pipeline *p, const dc_search_opt
                            .options = options,
                            .tables = p->tables,
                            .checkpoint_interval_s = p->settings.checkpoint_interval_s,
-                           .lock = p->lock,
                            .log = p->log,
                            .events = p->events};
 }
@@ -120,9 +119,9 @@ static void lug_specs(const dc_pipeline *p, dc_search_spec *specs, bool *done)
 static void remove_checkpoints(const char *directory, int n, const dc_search_spec *specs)
 {
     char path[DC_PATH_CHARS + 64];
-    static const char *const suffixes[] = {".h5", ".h5.previous"};
+    static const char *const suffixes[] = {".h5", ".h5.previous", ".lock", ".lock.beat"};
     for (int i = 0; i < n; i++)
-        for (int k = 0; k < 2; k++) {
+        for (size_t k = 0; k < sizeof suffixes / sizeof *suffixes; k++) {
             snprintf(path, sizeof path, "%s/%s%s", directory, specs[i].name, suffixes[k]);
             unlink(path);
         }
@@ -142,8 +141,8 @@ static dc_status extend_lug(dc_pipeline *p, const char *path, int n, dc_search_s
     DC_TRY(dc_pipeline_folder(p, "searches", directory));
     const dc_search_options options = dc_settings_search(&p->settings, p->dataset);
     const dc_search_job common = common_search_job(p, &options);
-    const dc_searches searches = {p->world, p->settings.ranks_per_search, &common, p->identity, "lookup graph",
-                                  directory};
+    const dc_searches searches = {p->world,  p->settings.ranks_per_search,  &common, p->identity, "lookup graph",
+                                  directory, p->settings.run.lock_timeout_s};
     DC_TRY(dc_searches_run(&searches, n, specs, done, entries));
     dc_status status = DC_OK;
     for (int i = 0; i < n && status == DC_OK; i++)
@@ -280,7 +279,8 @@ static dc_status search_at_target(dc_pipeline *p, dc_lug_entry *runs)
     }
     const dc_search_options options = dc_settings_search(&p->settings, p->dataset);
     const dc_search_job common = common_search_job(p, &options);
-    const dc_searches searches = {p->world, p->settings.ranks_per_search, &common, p->identity, "search", directory};
+    const dc_searches searches = {p->world,  p->settings.ranks_per_search,  &common, p->identity, "search",
+                                  directory, p->settings.run.lock_timeout_s};
     dc_status status = dc_searches_run(&searches, n, specs, NULL, runs);
     free(specs);
     return status;

@@ -42,7 +42,7 @@ static dc_budgets targets_of(const dc_search_job *job, const dc_search_spec *spe
 static dc_status path_of(const dc_searches *searches, const dc_search_spec *spec, const char *suffix,
                          char path[DC_PATH_CHARS])
 {
-    char name[sizeof spec->name + 8];
+    char name[sizeof spec->name + 16];
     snprintf(name, sizeof name, "%s%s", spec->name, suffix);
     return dc_path_join(searches->directory, name, path);
 }
@@ -75,10 +75,27 @@ static void summarise(const dc_search_job *job, const dc_lug_entry *entry, int s
              100 * entry->validation_accuracy, dc_format_duration(entry->seconds).s);
 }
 
-static dc_status search_one(void *context, int item, dc_farm_worker *worker)
+/* The group's first rank owns the search, the others may ask for it. Collective over the group; dc_lock_release is
+ * legal after any outcome. */
+static dc_status lock_search(const work *w, const dc_search_spec *spec, const dc_comm *group, dc_lock **lock)
 {
-    const work *w = context;
-    const dc_search_spec *spec = &w->specs[item];
+    char path[DC_PATH_CHARS], what[DC_PATH_CHARS];
+    *lock = NULL;
+    dc_status status = path_of(w->searches, spec, ".lock", path);
+    if (status == DC_OK)
+        status = path_of(w->searches, spec, "", what);
+    if (status == DC_OK && group->rank == 0)
+        status = dc_lock_acquire(path, what, w->searches->lock_timeout_s, dc_comm_abort, lock);
+    DC_TRY_ALL(group, status);
+    int64_t generation = *lock ? dc_lock_generation(*lock) : 0;
+    DC_TRY(dc_comm_bcast(group, 0, &generation, sizeof generation));
+    if (group->rank != 0)
+        status = dc_lock_join(path, what, generation, lock);
+    return dc_comm_agree(group, status);
+}
+
+static dc_status search_locked(const work *w, const dc_search_spec *spec, dc_farm_worker *worker, const dc_lock *lock)
+{
     char checkpoint[DC_PATH_CHARS], csv[DC_PATH_CHARS];
     DC_TRY(path_of(w->searches, spec, ".h5", checkpoint));
     DC_TRY(path_of(w->searches, spec, ".csv", csv));
@@ -89,6 +106,7 @@ static dc_status search_one(void *context, int item, dc_farm_worker *worker)
     job.seed = spec->seed;
     job.identity = identity_of(w->searches, spec);
     job.checkpoint = checkpoint;
+    job.lock = lock;
     job.csv = csv;
     job.log = NULL; /* the crew tells it all, whoever works */
     job.events = NULL;
@@ -100,6 +118,17 @@ static dc_status search_one(void *context, int item, dc_farm_worker *worker)
     summarise(&job, &entry, result.skips[DC_CELL_NORMAL] + result.skips[DC_CELL_REDUCE], text);
     DC_TRY(dc_farm_progress(worker, 1, text));
     return dc_farm_result(worker, &entry, sizeof entry);
+}
+
+static dc_status search_one(void *context, int item, dc_farm_worker *worker)
+{
+    const work *w = context;
+    dc_lock *lock;
+    dc_status status = lock_search(w, &w->specs[item], dc_farm_group(worker), &lock);
+    if (status == DC_OK)
+        status = search_locked(w, &w->specs[item], worker, lock);
+    dc_lock_release(lock);
+    return status;
 }
 
 /* ---- all of them ---- */

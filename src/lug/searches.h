@@ -26,10 +26,13 @@ typedef struct dc_searches {
     uint64_t identity;           /* of configuration and data set; each search adds its own */
     const char *heading;         /* "lookup graph" */
     const char *directory;       /* of the searches' checkpoints (NAME.h5) and traces (NAME.csv); exists */
+    double lock_timeout_s;       /* of the searches' locks (NAME.lock) */
 } dc_searches;
 
 /* Makes the searches that are not done (NULL: none is) and fills entries[0..n) of those, the same on every rank.
- * A search whose checkpoint is complete is not made again. DC_INTERRUPTED after a signal: all are saved. Collective. */
+ * A search whose checkpoint is complete is not made again. Each is locked while it is made, so that several jobs may
+ * share the directory: one that meets a search which another one makes fails with DC_ERR_INPUT. DC_INTERRUPTED after a
+ * signal: all are saved. Collective. */
 dc_status dc_searches_run(const dc_searches *searches, int n, const dc_search_spec *specs, const bool *done,
                           dc_lug_entry *entries);
 

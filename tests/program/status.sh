@@ -119,6 +119,23 @@ run 0 lug "$ini" --set run.output=now --set target.epochs=1000 --set run.lock_ti
 check 'a silent owner is replaced' [ "$status" = 0 ]
 check '... by the next generation' says generation 8 now
 
+# A job elsewhere that makes one search: it counts.
+mkdir -p beside/tiny/searches
+point=beside/tiny/searches/point-002-seed-0
+printf '{"generation":3,"host":"elsewhere","process":1,"job":"55","restarts":0}\n' >$point.lock
+for beat in $(seq 1000); do
+    printf '{"generation":3,"beat":%d,"ended":false}\n' "$beat" >$point.beat && mv $point.beat $point.lock.beat
+    sleep 0.1
+done &
+beating=$!
+run 2 lug "$ini" --set run.output=beside --set run.lock_timeout=1
+kill $beating
+check 'a search that another job makes: status 2' [ "$status" = 2 ]
+check '... and one line' [ "$(own_lines | grep -c "$point is in use by another job (host elsewhere, process 1, job 55)")" = 1 ]
+run 2 lug "$ini" --set run.output=beside --set run.lock_timeout=1
+check 'once that job is silent the search is made' [ "$status" = 0 ]
+check '... and no lock of it is left' [ ! -e $point.lock ]
+
 start 2 run "$ini" --set run.output=now --set target.epochs=1000 --set run.lock_timeout=1
 check 'a run is under way' reached '"event":"epoch"' now/tiny/events.jsonl 2 30
 owner 99 elsewhere
