@@ -89,6 +89,7 @@ dc_status dc_pipeline_save(const dc_pipeline *p)
 void dc_pipeline_begin(dc_pipeline *p, dc_phase phase)
 {
     p->phase_started_s = dc_clock_seconds();
+    dc_watchdog_moved(p->world->watchdog, dc_phase_names[phase], 0);
     cJSON *event = p->events ? dc_event_create("phase") : NULL;
     if (event) {
         cJSON_AddStringToObject(event, "phase", dc_phase_names[phase]);
@@ -286,6 +287,8 @@ dc_status dc_pipeline_open(dc_pipeline *p)
     DC_TRY_ALL(world, world->rank == 0 ? open_folder(p) : dc_log_open(world->rank, world->size, false, NULL, &p->log));
     DC_TRY(dc_comm_bcast(world, 0, &p->progress, sizeof p->progress));
     DC_TRY(share_lock(p));
+    if (p->settings.run.watchdog_s > 0)
+        DC_TRY_ALL(world, dc_watchdog_start(world->watchdog, world->mpi, p->settings.run.watchdog_s));
     introduce(p);
     return DC_OK;
 }

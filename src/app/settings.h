@@ -12,7 +12,7 @@ typedef struct dc_settings_run {
     char name[128], output[1024], device[16];
     int64_t seed;
     int threads;
-    double log_interval_s, lock_timeout_s;
+    double log_interval_s, lock_timeout_s, watchdog_s;
 } dc_settings_run;
 
 /* How weights are trained: the keys that [target] and [search] share. */

@@ -68,6 +68,9 @@ static dc_status init_world(int threads, dc_comm *world)
     DC_MPI(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN));
     DC_MPI(MPI_Comm_set_errhandler(MPI_COMM_SELF, MPI_ERRORS_RETURN));
     world->mpi = MPI_COMM_WORLD;
+    world->watchdog = dc_watchdog_create();
+    if (!world->watchdog)
+        return DC_ERR_MEMORY;
     DC_TRY(describe(world));
     DC_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &world->last));
     return DC_OK;
@@ -101,11 +104,14 @@ static dc_status wait_asleep(MPI_Request *request, double seconds, bool *done)
     }
 }
 
-static dc_status barrier_within(MPI_Comm mpi, double seconds, bool *done)
+static dc_status barrier_within(const dc_comm *comm, double seconds, bool *done)
 {
     MPI_Request request;
-    DC_MPI(MPI_Ibarrier(mpi, &request));
-    return wait_asleep(&request, seconds, done);
+    DC_MPI(MPI_Ibarrier(comm->mpi, &request));
+    const char *before = dc_watchdog_waits(comm->watchdog, "MPI_Ibarrier");
+    dc_status status = wait_asleep(&request, seconds, done);
+    dc_watchdog_waits(comm->watchdog, before);
+    return status;
 }
 
 dc_status dc_comm_end(const dc_comm *world, dc_status mine)
@@ -117,7 +123,7 @@ dc_status dc_comm_end(const dc_comm *world, dc_status mine)
     bool joined = false;
     dc_comm last = *world;
     last.mpi = world->last;
-    dc_status status = barrier_within(last.mpi, alone ? DC_COMM_END_SECONDS : -1, &joined);
+    dc_status status = barrier_within(&last, alone ? DC_COMM_END_SECONDS : -1, &joined);
     if (!joined)
         dc_comm_abort(alone ? mine : status);
     return dc_comm_agree(&last, mine);
@@ -125,6 +131,7 @@ dc_status dc_comm_end(const dc_comm *world, dc_status mine)
 
 void dc_comm_finalize(dc_comm *world)
 {
+    dc_watchdog_destroy(world->watchdog);
     if (world->last != MPI_COMM_NULL)
         MPI_Comm_free(&world->last);
     MPI_Finalize();
@@ -151,8 +158,8 @@ _Noreturn void dc_comm_abort(dc_status status)
 
 dc_status dc_comm_split(const dc_comm *comm, int color, dc_comm *group)
 {
-    *group = (dc_comm){.mpi = MPI_COMM_NULL, .last = MPI_COMM_NULL};
-    DC_MPI(MPI_Comm_split(comm->mpi, color < 0 ? MPI_UNDEFINED : color, comm->rank, &group->mpi));
+    *group = (dc_comm){.mpi = MPI_COMM_NULL, .last = MPI_COMM_NULL, .watchdog = comm->watchdog};
+    DC_MPI_WAIT(comm, MPI_Comm_split(comm->mpi, color < 0 ? MPI_UNDEFINED : color, comm->rank, &group->mpi));
     return group->mpi == MPI_COMM_NULL ? DC_OK : describe(group);
 }
 
@@ -160,7 +167,7 @@ dc_status dc_comm_duplicate(const dc_comm *comm, dc_comm *copy)
 {
     *copy = *comm;
     copy->mpi = copy->last = MPI_COMM_NULL;
-    DC_MPI(MPI_Comm_dup(comm->mpi, &copy->mpi));
+    DC_MPI_WAIT(comm, MPI_Comm_dup(comm->mpi, &copy->mpi));
     return DC_OK;
 }
 
@@ -200,14 +207,14 @@ dc_status dc_comm_agree(const dc_comm *comm, dc_status mine)
     /* One number whose maximum is the gravest failure of the lowest rank. */
     int64_t verdict = (int64_t)gravity(mine) << (RANK_BITS + CODE_BITS) |
                       (int64_t)(comm->size - 1 - comm->rank) << CODE_BITS | (int64_t)mine;
-    DC_MPI(MPI_Allreduce(MPI_IN_PLACE, &verdict, 1, MPI_INT64_T, MPI_MAX, comm->mpi));
+    DC_MPI_WAIT(comm, MPI_Allreduce(MPI_IN_PLACE, &verdict, 1, MPI_INT64_T, MPI_MAX, comm->mpi));
     dc_status worst = (dc_status)(verdict & ((1 << CODE_BITS) - 1));
     if (worst == DC_OK)
         return DC_OK;
     int rank = comm->size - 1 - (int)(verdict >> CODE_BITS & UINT32_MAX);
     char text[MESSAGE_CHARS];
     snprintf(text, sizeof text, "%s", dc_status_message());
-    DC_MPI(MPI_Bcast(text, MESSAGE_CHARS, MPI_CHAR, rank, comm->mpi));
+    DC_MPI_WAIT(comm, MPI_Bcast(text, MESSAGE_CHARS, MPI_CHAR, rank, comm->mpi));
     return gravity(mine) < gravity(worst) ? dc_fail(worst, "rank %d: %s", rank, text) : worst;
 }
 
@@ -222,7 +229,7 @@ dc_status dc_comm_any(const dc_comm *comm, bool mine, bool *any)
 {
     int flag = mine;
     if (comm->size > 1)
-        DC_MPI(MPI_Allreduce(MPI_IN_PLACE, &flag, 1, MPI_INT, MPI_LOR, comm->mpi));
+        DC_MPI_WAIT(comm, MPI_Allreduce(MPI_IN_PLACE, &flag, 1, MPI_INT, MPI_LOR, comm->mpi));
     *any = flag;
     return DC_OK;
 }
@@ -233,7 +240,7 @@ dc_status dc_comm_any(const dc_comm *comm, bool mine, bool *any)
 dc_status dc_comm_barrier(const dc_comm *comm)
 {
     bool done;
-    return comm->size == 1 ? DC_OK : barrier_within(comm->mpi, -1, &done);
+    return comm->size == 1 ? DC_OK : barrier_within(comm, -1, &done);
 }
 
 dc_status dc_comm_bcast(const dc_comm *comm, int root, void *bytes, size_t size_bytes)
@@ -242,7 +249,7 @@ dc_status dc_comm_bcast(const dc_comm *comm, int root, void *bytes, size_t size_
         return DC_OK;
     for (size_t at = 0; at < size_bytes; at += CHUNK) {
         int n = size_bytes - at < CHUNK ? (int)(size_bytes - at) : CHUNK;
-        DC_MPI(MPI_Bcast((char *)bytes + at, n, MPI_BYTE, root, comm->mpi));
+        DC_MPI_WAIT(comm, MPI_Bcast((char *)bytes + at, n, MPI_BYTE, root, comm->mpi));
     }
     return DC_OK;
 }
@@ -253,7 +260,7 @@ static dc_status reduce(const dc_comm *comm, void *values, size_t n, size_t item
         return DC_OK;
     for (size_t at = 0; at < n; at += CHUNK) {
         int count = n - at < CHUNK ? (int)(n - at) : CHUNK;
-        DC_MPI(MPI_Allreduce(MPI_IN_PLACE, (char *)values + at * item_bytes, count, type, op, comm->mpi));
+        DC_MPI_WAIT(comm, MPI_Allreduce(MPI_IN_PLACE, (char *)values + at * item_bytes, count, type, op, comm->mpi));
     }
     return DC_OK;
 }

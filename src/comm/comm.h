@@ -14,20 +14,32 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "comm/watchdog.h"
 
 typedef struct dc_comm {
     MPI_Comm mpi;
     int rank, size;
     int local_rank, local_size; /* among this communicator's ranks on this node: which GPU */
-    int cores;     /* this rank's share of the node's cores, at least 1: those it may run on, divided by the
-                      ranks of this communicator that may run on the same ones */
-    MPI_Comm last; /* private, world only: kept free for dc_comm_end */
+    int cores;             /* this rank's share of the node's cores, at least 1: those it may run on, divided by the
+                              ranks of this communicator that may run on the same ones */
+    MPI_Comm last;         /* private, world only: kept free for dc_comm_end */
+    dc_watchdog *watchdog; /* the process's; NULL: nobody watches */
 } dc_comm;
 
 /* Turns an MPI error into DC_ERR_COMM: `DC_MPI(MPI_Barrier(comm->mpi));` in a function that returns dc_status. */
 #define DC_MPI(call)                                                                                                   \
     do {                                                                                                               \
         int dc_mpi_code_ = (call);                                                                                     \
+        if (dc_mpi_code_ != MPI_SUCCESS)                                                                               \
+            return dc_comm_mpi_error(dc_mpi_code_, #call);                                                             \
+    } while (0)
+
+/* The same of a call that waits for other ranks of comm: the watchdog learns that it does. */
+#define DC_MPI_WAIT(comm, call)                                                                                        \
+    do {                                                                                                               \
+        const char *dc_mpi_before_ = dc_watchdog_waits((comm)->watchdog, #call);                                       \
+        int dc_mpi_code_ = (call);                                                                                     \
+        dc_watchdog_waits((comm)->watchdog, dc_mpi_before_);                                                           \
         if (dc_mpi_code_ != MPI_SUCCESS)                                                                               \
             return dc_comm_mpi_error(dc_mpi_code_, #call);                                                             \
     } while (0)

@@ -117,7 +117,8 @@ static dc_status next_item(dc_farm_worker *w, dc_farm_ended ended, bool stop)
     if (w->group.rank == 0) {
         dc_farm_message ask = {.kind = DC_FARM_ASK, .item = w->item, .ended = ended, .stop = stop};
         DC_MPI(MPI_Send(&ask, sizeof ask, MPI_BYTE, 0, DC_FARM_TAG_MANAGER, w->comm->mpi));
-        DC_MPI(MPI_Recv(&order, sizeof order, MPI_BYTE, 0, DC_FARM_TAG_ORDER, w->comm->mpi, MPI_STATUS_IGNORE));
+        DC_MPI_WAIT(w->comm,
+                    MPI_Recv(&order, sizeof order, MPI_BYTE, 0, DC_FARM_TAG_ORDER, w->comm->mpi, MPI_STATUS_IGNORE));
         /* Nothing may be left in the communicator when it is freed. */
         if (order.item < 0 && order.stop_sent && !w->told_to_stop)
             DC_MPI(MPI_Recv(NULL, 0, MPI_BYTE, 0, DC_FARM_TAG_STOP, w->comm->mpi, MPI_STATUS_IGNORE));
@@ -222,6 +223,7 @@ static dc_status form_group(dc_farm_worker *w)
 {
     int ranks = w->farm->ranks_per_group, index = w->comm->rank / ranks;
     w->group = dc_comm_self();
+    w->group.watchdog = w->comm->watchdog;
     if (ranks == 1)
         return DC_OK;
     return dc_comm_split(w->comm, index < w->comm->size / ranks ? index : -1, &w->group);

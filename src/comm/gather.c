@@ -28,7 +28,7 @@ static dc_status prepare(const dc_comm *comm, size_t size_bytes, gathering *g)
     DC_TRY_ALL(comm, g->sizes && g->counts && g->offsets ? DC_OK : DC_ERR_MEMORY);
     int64_t mine = g->sizes[0] = (int64_t)size_bytes;
     if (comm->size > 1)
-        DC_MPI(MPI_Allgather(&mine, 1, MPI_INT64_T, g->sizes, 1, MPI_INT64_T, comm->mpi));
+        DC_MPI_WAIT(comm, MPI_Allgather(&mine, 1, MPI_INT64_T, g->sizes, 1, MPI_INT64_T, comm->mpi));
     int64_t total = 0;
     for (size_t i = 0; i < n; i++) {
         if (g->sizes[i] > INT_MAX - total)
@@ -66,9 +66,11 @@ static dc_status exchange(const dc_comm *comm, const void *bytes, size_t size_by
     if (comm->size == 1)
         return DC_OK;
     if (to_all)
-        DC_MPI(MPI_Allgatherv(bytes, (int)size_bytes, MPI_BYTE, all->data, g->counts, g->offsets, MPI_BYTE, comm->mpi));
+        DC_MPI_WAIT(comm, MPI_Allgatherv(bytes, (int)size_bytes, MPI_BYTE, all->data, g->counts, g->offsets, MPI_BYTE,
+                                         comm->mpi));
     else
-        DC_MPI(MPI_Gatherv(bytes, (int)size_bytes, MPI_BYTE, all->data, g->counts, g->offsets, MPI_BYTE, 0, comm->mpi));
+        DC_MPI_WAIT(comm, MPI_Gatherv(bytes, (int)size_bytes, MPI_BYTE, all->data, g->counts, g->offsets, MPI_BYTE, 0,
+                                      comm->mpi));
     return DC_OK;
 }
 

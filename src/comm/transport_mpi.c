@@ -46,7 +46,7 @@ static dc_status progress(dc_transport *transport)
 static dc_status finish(dc_transport *transport)
 {
     mpi_transport *t = (mpi_transport *)transport;
-    DC_MPI(MPI_Waitall(t->n_started, t->requests, MPI_STATUSES_IGNORE));
+    DC_MPI_WAIT(&t->comm, MPI_Waitall(t->n_started, t->requests, MPI_STATUSES_IGNORE));
     t->n_started = 0;
     return DC_OK;
 }

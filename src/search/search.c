@@ -280,6 +280,7 @@ static dc_status search_steps(dc_searcher *s)
 {
     while (s->at.step < s->total_steps) {
         DC_TRY(search_step(s));
+        dc_watchdog_moved(s->job->comm->watchdog, s->job->name, s->at.step);
         bool save, stop;
         DC_TRY(dc_pace_check(&s->pace, &save, &stop));
         if (save || s->at.step == s->total_steps)

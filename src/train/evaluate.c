@@ -46,8 +46,8 @@ static dc_status count_confusion(dc_model *model, const dc_batch *batch, float *
     return DC_OK;
 }
 
-static dc_status evaluate_batches(dc_model *model, dc_loader *loader, float *logits, int64_t *confusion,
-                                  dc_metrics *metrics)
+static dc_status evaluate_batches(dc_model *model, dc_loader *loader, const dc_comm *comm, float *logits,
+                                  int64_t *confusion, dc_metrics *metrics)
 {
     const dc_batch *batch;
     DC_TRY(dc_loader_begin_epoch(loader, 0, 0));
@@ -55,6 +55,7 @@ static dc_status evaluate_batches(dc_model *model, dc_loader *loader, float *log
         DC_TRY(dc_loader_next(loader, &batch));
         if (!batch)
             return DC_OK;
+        dc_watchdog_moved(comm->watchdog, NULL, batch->step);
         if (batch->n_images == 0)
             continue;
         dc_step step = {.index = batch->step};
@@ -66,7 +67,8 @@ static dc_status evaluate_batches(dc_model *model, dc_loader *loader, float *log
     }
 }
 
-static dc_status evaluate_own(dc_model *model, dc_loader *loader, int64_t *confusion, dc_metrics *metrics)
+static dc_status evaluate_own(dc_model *model, dc_loader *loader, const dc_comm *comm, int64_t *confusion,
+                              dc_metrics *metrics)
 {
     float *logits = NULL;
     if (confusion) {
@@ -75,7 +77,7 @@ static dc_status evaluate_own(dc_model *model, dc_loader *loader, int64_t *confu
         if (!logits)
             return DC_ERR_MEMORY;
     }
-    dc_status status = evaluate_batches(model, loader, logits, confusion, metrics);
+    dc_status status = evaluate_batches(model, loader, comm, logits, confusion, metrics);
     dc_status complete = model->params->backend->call->sync(model->params->backend); /* metrics, also after an error */
     free(logits);
     return status == DC_OK ? complete : status;
@@ -84,7 +86,7 @@ static dc_status evaluate_own(dc_model *model, dc_loader *loader, int64_t *confu
 dc_status dc_evaluate(dc_model *model, dc_loader *loader, const dc_comm *comm, int64_t *confusion, dc_metrics *metrics)
 {
     *metrics = (dc_metrics){0};
-    DC_TRY_ALL(comm, evaluate_own(model, loader, confusion, metrics));
+    DC_TRY_ALL(comm, evaluate_own(model, loader, comm, confusion, metrics));
     if (confusion) {
         size_t classes = (size_t)model->graph->nodes[model->graph->logits].shape.c;
         DC_TRY(dc_comm_sum_int64(comm, confusion, classes * classes));

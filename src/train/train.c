@@ -154,6 +154,7 @@ static dc_status train_epochs(dc_trainer *t)
         DC_TRY_ALL(comm, dc_loader_begin_epoch(t->train_loader, (uint32_t)t->at.epoch, (uint32_t)t->at.step));
         while (t->at.step < (int)t->steps) {
             DC_TRY(train_step(t));
+            dc_watchdog_moved(comm->watchdog, t->job->name, (int64_t)t->at.epoch * t->steps + t->at.step);
             DC_TRY(between_steps(t));
         }
         DC_TRY(end_epoch(t));

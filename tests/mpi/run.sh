@@ -76,6 +76,10 @@ ends 3 test_comm interrupted 75 10 "rank 2: $missing"
 ends 3 test_comm abort 2 10 "rank 2: $missing"
 ends 3 test_comm alone 2 15 "rank 2: $missing"
 ends 3 test_comm kill any 10
+watched='rank 0: no progress for 1.0s (\[run\] watchdog): '
+ends 3 test_comm stuck 1 10 "${watched}does not move: rank 2 in a place, step 17\. The last checkpoint stands"
+ends 3 test_comm deadlock 1 10 "${watched}all wait for each other: rank 0 in a place, step 17, MPI_Allreduce; .* rank 2 in a place, step 17, MPI_Ibarrier\."
+passes 3 test_comm slow
 ends 4 test_farm fail 1 10 '\(rank [0-9]: \)\{0,1\}search 3: cannot write'
 ends 4 test_farm abort 1 10 '\(rank [0-9]: \)\{0,1\}search 3: cannot write'
 ends 4 test_farm kill any 10

@@ -155,8 +155,32 @@ static dc_status all_but_last_wait(const dc_comm *world, const char *scenario)
     return fail_last(world, DC_ERR_INPUT); /* "alone": dc_comm_end sees to it */
 }
 
+/* "stuck": the last rank neither moves nor waits; "deadlock": all wait, for different things; "slow": somebody always
+ * moves, for much longer than the timeout. */
+static dc_status watched(const dc_comm *world, const char *scenario)
+{
+    double one = 1;
+    dc_comm other;
+    bool slow = strcmp(scenario, "slow") == 0, last = world->rank == world->size - 1;
+    CHECK_OK(dc_comm_duplicate(world, &other));
+    CHECK_OK(dc_watchdog_start(world->watchdog, world->mpi, 1));
+    dc_watchdog_moved(world->watchdog, "a place", 17);
+    if (strcmp(scenario, "deadlock") == 0)
+        return last ? dc_comm_barrier(&other) : dc_comm_sum_doubles(world, &one, 1);
+    for (int i = 0; last && (i < 30 || !slow); i++) {
+        usleep(100000);
+        if (slow)
+            dc_watchdog_moved(world->watchdog, NULL, i);
+    }
+    CHECK_OK(dc_comm_sum_doubles(world, &one, 1));
+    dc_comm_clear(&other);
+    return DC_OK;
+}
+
 static dc_status play(const dc_comm *world, const char *scenario)
 {
+    if (strcmp(scenario, "stuck") == 0 || strcmp(scenario, "deadlock") == 0 || strcmp(scenario, "slow") == 0)
+        return watched(world, scenario);
     if (strcmp(scenario, "collectives") == 0)
         return collectives(world);
     if (strcmp(scenario, "together") == 0)

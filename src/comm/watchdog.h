@@ -1,0 +1,34 @@
+/* Finds ranks that hang: stopped, on a lost machine, caught in a system call or waiting for what never comes. Without
+ * it such a job would hold its machines until its time is up, and nobody would know.
+ *
+ * Every rank says where it is (dc_watchdog_moved at each step; collectives note by themselves that they wait). A thread
+ * beside it tells rank 0 some times in each timeout, on a communicator of its own; rank 0 answers. The job is ended
+ * (dc_comm_abort, DC_ERR_STALLED) with one message that names ranks and places when a rank has told nothing for the
+ * timeout, or has told that it neither moved nor waited for others, or when all wait. Time is counted in the threads'
+ * own turns, so that a job that is suspended as a whole and goes on later is left alone. */
+#ifndef DC_COMM_WATCHDOG_H
+#define DC_COMM_WATCHDOG_H
+
+#include <mpi.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+typedef struct dc_watchdog dc_watchdog;
+
+/* One a process, made by dc_comm_init; NULL for want of memory. Until it is started it only takes notes. */
+dc_watchdog *dc_watchdog_create(void);
+
+/* Begins to watch the ranks of mpi. Once; collective. */
+dc_status dc_watchdog_start(dc_watchdog *watchdog, MPI_Comm mpi, double timeout_s);
+
+/* Ends the watch and frees; collective, after everybody's work. NULL is legal. */
+void dc_watchdog_destroy(dc_watchdog *watchdog);
+
+/* This rank has moved on. name: of the work (copied), NULL: the same as before. NULL watchdogs take no notes. */
+void dc_watchdog_moved(dc_watchdog *watchdog, const char *name, int64_t step);
+
+/* This rank waits for others in a call (a text that lasts); NULL: no longer. Returns what was noted before. */
+const char *dc_watchdog_waits(dc_watchdog *watchdog, const char *call);
+
+#endif

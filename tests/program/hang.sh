@@ -1,0 +1,52 @@
+#!/bin/bash
+# A rank that hangs: the job ends within the watchdog's time with one line that names the rank and where it was, and goes
+# on when it is started again. A job that is suspended as a whole is left alone.
+# shellcheck disable=SC2317 # functions that `check` calls
+# shellcheck source=tests/program/common.sh
+. "$(dirname "$0")/common.sh"
+
+# process RANK: of the job that runs.
+process() {
+    local pid
+    while read -r pid; do
+        tr '\0' '\n' <"/proc/$pid/environ" | grep -qx "OMPI_COMM_WORLD_RANK=$1" && echo "$pid" && return
+    done <"$ranks"
+}
+
+run 3 run "$ini" --set run.output=whole --set target.epochs=6
+check 'an uninterrupted run' [ "$status" = 0 ]
+
+# hangs EVENT RANK LINE: this rank is stopped after this event.
+hangs() {
+    local began
+    start 3 run "$ini" --set run.output=now --set run.watchdog=2 --set target.epochs=6
+    reached "$1" now/tiny/events.jsonl 1 30
+    sleep 0.1
+    kill -STOP "$(process "$2")"
+    began=$SECONDS
+    finished
+    note "$(own_lines)"
+    check "rank $2 is stopped after $1: the job ends, not well" grep -qvwE '0|75|124|137' <<<"$status"
+    check '... in time' [ $((SECONDS - began)) -le 12 ]
+    check '... with one line that names it' [ "$(own_lines | grep -c "$3")" = 1 ]
+    check '... and no other' [ "$(own_lines | wc -l)" = 1 ]
+    check '... and no rank is left' [ -z "$(pgrep -F <(cat "$ranks") 2>/dev/null)" ]
+    run 3 run "$ini" --set run.output=now --set target.epochs=6
+    check '... and goes on when it is started again' [ "$status" = 0 ]
+    check '... to the same end' same_end whole/tiny now/tiny
+    rm -rf now
+}
+hangs '"event":"epoch"' 1 'rank 0: no progress for 2.0s (\[run\] watchdog): silent (.*): rank 1 in training, step [0-9]'
+hangs '"event":"epoch"' 0 'rank 1: no progress for 2.0s (\[run\] watchdog): silent (.*): rank 0\. '
+hangs 'lookup graph' 2 'rank 0: no progress for 2.0s (\[run\] watchdog): silent (.*): rank 2 in .*\. '
+
+start 3 run "$ini" --set run.output=now --set run.watchdog=1 --set target.epochs=6
+reached '"event":"epoch"' now/tiny/events.jsonl 1 30
+mapfile -t all <"$ranks"
+kill -STOP "${all[@]}"
+sleep 3
+kill -CONT "${all[@]}"
+finished
+check 'a job that is suspended for longer goes on' [ "$status" = 0 ]
+check '... to the same end' same_end whole/tiny now/tiny
+finish
