@@ -13,6 +13,7 @@ static const dc_option options[] = {
     {"split", "test|train", "which images (default test)"},
     {"batch", "N", "images in a step of each rank (default 64)"},
     {"device", "auto|cpu|cuda", "what computes (default auto: a GPU when there is one)"},
+    {"precision", "float|tf32|bf16", "in what (default float; the others need a GPU)"},
     {"threads", "N", "threads of each rank (default: the cores shared out)"},
     {"json", NULL, "prints JSON"},
 };
@@ -100,8 +101,11 @@ static dc_status prepare(evaluation *e, const dc_args *args)
     DC_TRY(dc_args_int(args, "batch", 1, 65536, &batch));
     DC_TRY(dc_args_int(args, "threads", 1, 1024, &threads));
     DC_TRY(dc_dataset_open(dc_args_at(args, 1), &e->dataset));
-    const char *device = dc_args_value(args, "device");
-    DC_TRY(dc_backend_create(device ? device : "auto", threads, e->world->local_rank, &e->backend));
+    const char *device = dc_args_value(args, "device"), *precision = dc_args_value(args, "precision");
+    dc_backend_options backend = {.threads = threads, .local_rank = e->world->local_rank};
+    if (precision)
+        DC_TRY(dc_precision_parse(precision, &backend.precision));
+    DC_TRY(dc_backend_create(device ? device : "auto", &backend, &e->backend));
     e->arena.backend = e->backend;
     DC_TRY(load_model(e, dc_args_at(args, 0), batch));
     e->confusion = dc_alloc_zeroed((size_t)e->network.classes * (size_t)e->network.classes * sizeof *e->confusion);

@@ -50,15 +50,16 @@ static dc_lug_identity lug_identity(const dc_pipeline *p)
         snprintf(metrics + strlen(metrics), sizeof metrics - strlen(metrics), "%s%s", m ? " and " : "",
                  dc_metric_name(p->budgets.table[m]->metric));
     snprintf(id.text[DC_LUG_RECIPE], sizeof id.text[0],
-             "search of %d cells, %d channels, %d epochs, batch %d, estimate %s, held to %s", s->search.cells,
-             s->search.channels, s->search.epochs, s->search.batch, dc_estimate_name((dc_estimate)s->estimate),
-             metrics);
+             "search of %d cells, %d channels, %d epochs, batch %d, in %s, estimate %s, held to %s", s->search.cells,
+             s->search.channels, s->search.epochs, s->search.batch, dc_precision_names[s->run.precision],
+             dc_estimate_name((dc_estimate)s->estimate), metrics);
     dc_settings recipe = *s;
     recipe.runs = 0; /* searches after the lookup are none of its business */
     dc_hash hash;
     dc_hash_init(&hash);
     dc_hash_u64(&hash, dc_config_hash(&dc_settings_schema, &recipe, "search|constraint"));
     dc_hash_i64(&hash, s->ranks_per_search);
+    dc_hash_text(&hash, dc_precision_names[s->run.precision]);
     dc_hash_double(&hash, s->lug_lowest); /* they move the points */
     dc_hash_double(&hash, s->lug_highest);
     dc_hash_text(&hash, metrics);

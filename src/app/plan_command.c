@@ -8,6 +8,7 @@
 static const dc_option options[] = {
     {"set", "SECTION.KEY=VALUE", "changes one key of the configuration; may be repeated"},
     {"device", "auto|cpu|cuda", "what is to compute: [run] device"},
+    {"precision", "float|tf32|bf16", "in what: [run] precision"},
     {"ranks", "N", "ranks that the run will have (default: those that this command is started with)"},
     {"json", NULL, "prints JSON"},
 };

@@ -12,19 +12,20 @@
         "set", "SECTION.KEY=VALUE", "changes one key of the configuration; may be repeated"                            \
     }
 
-#define DEVICE_OPTION                                                                                                  \
+#define DEVICE_OPTIONS                                                                                                 \
+    {"device", "auto|cpu|cuda", "what computes: [run] device"},                                                        \
     {                                                                                                                  \
-        "device", "auto|cpu|cuda", "what computes: [run] device"                                                       \
+        "precision", "float|tf32|bf16", "in what: [run] precision"                                                     \
     }
 
 static const dc_option options[] = {
     SET_OPTION,
-    DEVICE_OPTION,
+    DEVICE_OPTIONS,
     {"keys", NULL, "prints every key of the configuration with its default and meaning"},
 };
 static const dc_option train_options[] = {
     SET_OPTION,
-    DEVICE_OPTION,
+    DEVICE_OPTIONS,
     {"keys", NULL, "prints every key of the configuration with its default and meaning"},
     {"genotype", "GENOTYPE", "a name, a text or a file (default: genotype.txt of the run's folder)"},
 };

@@ -88,6 +88,16 @@ static const dc_key keys[] = {
      .maximum = 1,
      .flags = DC_KEY_NO_HASH,
      .help = "what computes: auto (a GPU a rank where the driver shows some, else the CPU), cpu, cuda"},
+    CHOICE_KEY("run", "precision", run.precision, "float", "float|tf32|bf16",
+               "of activations and their gradients: tf32 and bf16 need a GPU, bf16 halves their memory; weights, "
+               "statistics, losses and optimizers stay float. It decides results: a run goes on in its own only"),
+    {.section = "run",
+     .name = "autotune",
+     .type = DC_KEY_BOOL,
+     .offset = AT(run.autotune),
+     .initial = "no",
+     .flags = DC_KEY_NO_HASH,
+     .help = "GPUs: time cuDNN's engines at the start and take the fastest; last bits then differ from start to start"},
     {.section = "run",
      .name = "threads",
      .type = DC_KEY_INT,
@@ -258,11 +268,13 @@ dc_status dc_settings_load(const char *path, const dc_args *args, dc_settings *s
     const char *assignment;
     for (int i = 0; args && (assignment = dc_args_values(args, "set", i)) != NULL; i++)
         DC_TRY(dc_config_set(&dc_settings_schema, assignment, settings));
-    const char *device = args ? dc_args_value(args, "device") : NULL;
-    if (device) {
+    static const char *const options[] = {"device", "precision"}; /* keys of [run] by their own names */
+    for (int i = 0; args && i < 2; i++) {
+        const char *value = dc_args_value(args, options[i]);
         char chosen[64];
-        snprintf(chosen, sizeof chosen, "run.device=%s", device);
-        DC_TRY(dc_config_set(&dc_settings_schema, chosen, settings));
+        snprintf(chosen, sizeof chosen, "run.%s=%s", options[i], value ? value : "");
+        if (value)
+            DC_TRY(dc_config_set(&dc_settings_schema, chosen, settings));
     }
     if (!*settings->run.name) {
         const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path, *dot = strrchr(base, '.');

@@ -11,6 +11,8 @@
 typedef struct dc_settings_run {
     char name[128], output[1024], device[16];
     int64_t seed;
+    int precision; /* dc_precision */
+    bool autotune;
     int threads;
     double log_interval_s, lock_timeout_s, watchdog_s;
 } dc_settings_run;

@@ -8,17 +8,36 @@
 #include <stdio.h>
 #include <string.h>
 
-static dc_status create_cpu(int threads, int local_rank, dc_backend **backend)
+const char *const dc_precision_names[DC_PRECISIONS] = {"float", "tf32", "bf16"};
+
+dc_status dc_precision_parse(const char *name, dc_precision *precision)
 {
-    (void)local_rank;
-    return dc_cpu_backend_create(threads, backend);
+    for (int i = 0; i < DC_PRECISIONS; i++)
+        if (!strcmp(name, dc_precision_names[i])) {
+            *precision = (dc_precision)i;
+            return DC_OK;
+        }
+    return dc_fail(DC_ERR_INPUT, "precision '%s' is not known: float, tf32 or bf16", name);
+}
+
+/* why: there is no GPU; NULL: none was asked for. */
+static dc_status create_cpu_for(const dc_backend_options *options, const char *why, dc_backend **backend)
+{
+    if (options->precision != DC_PRECISION_F32)
+        return dc_fail(DC_ERR_INPUT, "precision = %s needs a GPU, the CPU computes in float%s%s%s",
+                       dc_precision_names[options->precision], why ? " (no GPU: " : "", why ? why : "", why ? ")" : "");
+    return dc_cpu_backend_create(options->threads, backend);
+}
+
+static dc_status create_cpu(const dc_backend_options *options, dc_backend **backend)
+{
+    return create_cpu_for(options, NULL, backend);
 }
 
 #ifdef DC_CUDA
-static dc_status create_cuda(int threads, int local_rank, dc_backend **backend)
+static dc_status create_cuda(const dc_backend_options *options, dc_backend **backend)
 {
-    (void)threads;
-    return dc_cuda_backend_create(local_rank, backend);
+    return dc_cuda_backend_create(options, backend);
 }
 
 static int gpus(char *why, size_t size)
@@ -55,21 +74,21 @@ int dc_backend_gpus(char *text, size_t size)
     return gpus(text, size);
 }
 
-static dc_status create_cuda(int threads, int local_rank, dc_backend **backend)
+static dc_status create_cuda(const dc_backend_options *options, dc_backend **backend)
 {
-    (void)threads, (void)local_rank, (void)backend;
+    (void)options, (void)backend;
     char why[128];
     gpus(why, sizeof why);
     return dc_fail(DC_ERR_INPUT, "device 'cuda': %s", why);
 }
 #endif
 
-static dc_status create_auto(int threads, int local_rank, dc_backend **backend)
+static dc_status create_auto(const dc_backend_options *options, dc_backend **backend)
 {
     char why[96];
     if (gpus(why, sizeof why) > 0)
-        return create_cuda(threads, local_rank, backend);
-    DC_TRY(create_cpu(threads, local_rank, backend));
+        return create_cuda(options, backend);
+    DC_TRY(create_cpu_for(options, why, backend));
     size_t used = strlen((*backend)->description);
     snprintf((*backend)->description + used, sizeof(*backend)->description - used, " (no GPU: %s)", why);
     return DC_OK;
@@ -78,17 +97,17 @@ static dc_status create_auto(int threads, int local_rank, dc_backend **backend)
 /* Every device by name. */
 static const struct {
     const char *name;
-    dc_status (*create)(int threads, int local_rank, dc_backend **backend);
+    dc_status (*create)(const dc_backend_options *options, dc_backend **backend);
 } registry[] = {{"auto", create_auto}, {"cpu", create_cpu}, {"cuda", create_cuda}};
 
 enum { N_BACKENDS = sizeof registry / sizeof *registry };
 
-dc_status dc_backend_create(const char *name, int threads, int local_rank, dc_backend **backend)
+dc_status dc_backend_create(const char *name, const dc_backend_options *options, dc_backend **backend)
 {
     char known[128] = "";
     for (int i = 0; i < N_BACKENDS; i++) {
         if (!strcmp(name, registry[i].name))
-            return registry[i].create(threads, local_rank, backend);
+            return registry[i].create(options, backend);
         size_t used = strlen(known);
         snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", registry[i].name);
     }

@@ -8,6 +8,7 @@
 #ifndef DC_BACKEND_BACKEND_H
 #define DC_BACKEND_BACKEND_H
 
+#include "backend/precision.h"
 #include "base/rng.h"
 #include "graph/graph.h"
 #include "graph/plan.h"
@@ -184,11 +185,19 @@ struct dc_backend {
     /* implementation's data follows */
 };
 
+typedef struct dc_backend_options {
+    int threads;    /* OpenMP threads of this rank, at least 1 */
+    int local_rank; /* among the ranks of this node: which of its GPUs (modulo their number) */
+    dc_precision precision;
+    bool autotune; /* GPUs: time the engines of convolutions and keep the fastest; results may then differ from one
+                      backend to the next by rounding */
+} dc_backend_options;
+
 /* The registry: "cpu" (instruction set chosen at start; DCANAS_ISA=avx512|avx2|portable overrides), "cuda" where the
  * program was built with it, and "auto": a GPU when the driver shows one, else the CPU; description says which, and why
- * not. threads: OpenMP threads of this rank, at least 1; local_rank: among the ranks of this node, which of its GPUs
- * (modulo their number). Owned by the caller; dc_backend_destroy(NULL) is legal. */
-dc_status dc_backend_create(const char *name, int threads, int local_rank, dc_backend **backend);
+ * not. A precision other than float is a GPU's: DC_ERR_INPUT without one. Owned by the caller; dc_backend_destroy(NULL)
+ * is legal. */
+dc_status dc_backend_create(const char *name, const dc_backend_options *options, dc_backend **backend);
 void dc_backend_destroy(dc_backend *backend);
 
 /* The number of GPUs here, and a text of what was built in for them and what the driver shows, or why there are none.

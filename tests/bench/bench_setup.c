@@ -107,7 +107,7 @@ int main(int argc, char **argv)
     must(dc_config_defaults(&dc_settings_schema, &settings));
     const dc_dataset images = {.shape = {3, 32, 32}, .n_classes = 10};
     bench b = {.options = dc_settings_search(&settings, &images).supernet, .random = 1, .batch = 64};
-    must(dc_backend_create("cpu", argc > 1 ? atoi(argv[1]) : 1, 0, &b.backend));
+    must(dc_backend_create("cpu", &(dc_backend_options){.threads = argc > 1 ? atoi(argv[1]) : 1}, &b.backend));
     b.arena.backend = b.backend;
     b.params = all_params(b.backend, &b.options);
     must(dc_deriver_create(&b.deriver));

@@ -275,7 +275,7 @@ static void measure(const row *r, const dc_comm *world, int threads, double seco
         must(dc_config_set(&dc_settings_schema, r->changes[i], &settings));
     dc_dataset *dataset = make_dataset(r);
     w.start = dc_clock_seconds();
-    must(dc_backend_create("cpu", threads, 0, &backend));
+    must(dc_backend_create("cpu", &(dc_backend_options){.threads = threads}, &backend));
     if (profile)
         profile_attach(backend);
     else

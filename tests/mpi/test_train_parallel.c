@@ -173,7 +173,7 @@ static void check_follows(const dc_comm *world, const dc_dataset *dataset, int m
 {
     dc_backend *backend;
     const dc_comm alone = dc_comm_self();
-    CHECK_OK(dc_backend_create("cpu", 1, 0, &backend));
+    CHECK_OK(dc_backend_create("cpu", &(dc_backend_options){.threads = 1}, &backend));
     training one = train(&alone, backend, dataset, 0), all = train(world, backend, dataset, micro_batch);
     for (int i = 0; i < STEPS; i++) {
         CHECK(close_to(all.loss[i], one.loss[i], 1e-5));
@@ -196,7 +196,7 @@ static void check_equal_start(const dc_comm *comm, const dc_dataset *dataset)
     training t = {0};
     float weights[8 * 3 * 3];
     dc_reducer *reducer = NULL;
-    CHECK_OK(dc_backend_create("cpu", 1, 0, &t.backend));
+    CHECK_OK(dc_backend_create("cpu", &(dc_backend_options){.threads = 1}, &t.backend));
     t.arena.backend = t.backend;
     open_training(&t, comm, dataset, 0);
     const int item = dc_params_find(t.params, "first.weight");

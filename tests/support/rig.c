@@ -32,7 +32,7 @@ dc_backend *rig_backend(const char *isa)
     const bool gpu = strcmp(isa, "cuda") == 0;
     if (!gpu)
         setenv("DCANAS_ISA", isa, 1);
-    rig_ok(dc_backend_create(gpu ? "cuda" : "cpu", 2, 0, &backend));
+    rig_ok(dc_backend_create(gpu ? "cuda" : "cpu", &(dc_backend_options){.threads = 2}, &backend));
     return backend;
 }
 

@@ -318,7 +318,7 @@ static void a_gpu_conforms(void **state)
         print_message("# not tested on a GPU: %s\n", what);
         return;
     }
-    must(dc_backend_create("cuda", 1, 0, &backend));
+    must(dc_backend_create("cuda", &(dc_backend_options){.threads = 1}, &backend));
     check_backend(backend);
 }
 

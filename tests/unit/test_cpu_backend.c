@@ -23,7 +23,7 @@ static void must(dc_status status)
 static int create(void **state)
 {
     dc_backend *backend;
-    must(dc_backend_create("cpu", 2, 0, &backend));
+    must(dc_backend_create("cpu", &(dc_backend_options){.threads = 2}, &backend));
     *state = backend;
     return 0;
 }
@@ -38,19 +38,38 @@ static void names_are_checked(void **state)
 {
     (void)state;
     dc_backend *backend;
-    assert_int_equal(dc_backend_create("gpu", 1, 0, &backend), DC_ERR_INPUT);
+    assert_int_equal(dc_backend_create("gpu", &(dc_backend_options){.threads = 1}, &backend), DC_ERR_INPUT);
     assert_non_null(strstr(dc_status_message(), "cpu"));
-    assert_int_equal(dc_backend_create("cpu", 0, 0, &backend), DC_ERR_INPUT);
+    assert_int_equal(dc_backend_create("cpu", &(dc_backend_options){.threads = 0}, &backend), DC_ERR_INPUT);
     setenv("DCANAS_ISA", "avx1024", 1);
-    assert_int_equal(dc_backend_create("cpu", 1, 0, &backend), DC_ERR_INPUT);
+    assert_int_equal(dc_backend_create("cpu", &(dc_backend_options){.threads = 1}, &backend), DC_ERR_INPUT);
     assert_non_null(strstr(dc_status_message(), "DCANAS_ISA"));
     assert_non_null(strstr(dc_status_message(), "portable"));
     setenv("DCANAS_ISA", "portable", 1);
-    must(dc_backend_create("cpu", 3, 0, &backend));
+    must(dc_backend_create("cpu", &(dc_backend_options){.threads = 3}, &backend));
     assert_string_equal(dc_backend_description(backend), "cpu portable, 3 threads");
     dc_backend_destroy(backend);
     unsetenv("DCANAS_ISA");
     dc_backend_destroy(NULL);
+}
+
+static void other_precisions_are_a_gpus(void **state)
+{
+    (void)state;
+    dc_precision precision = DC_PRECISION_F32;
+    for (int i = 0; i < DC_PRECISIONS; i++) {
+        must(dc_precision_parse(dc_precision_names[i], &precision));
+        assert_int_equal(precision, i);
+    }
+    assert_int_equal(dc_precision_parse("fp16", &precision), DC_ERR_INPUT);
+    assert_non_null(strstr(dc_status_message(), "bf16"));
+    for (int i = 1; i < DC_PRECISIONS; i++) {
+        dc_backend *backend;
+        const dc_backend_options options = {.threads = 1, .precision = (dc_precision)i};
+        assert_int_equal(dc_backend_create("cpu", &options, &backend), DC_ERR_INPUT);
+        assert_non_null(strstr(dc_status_message(), dc_precision_names[i]));
+        assert_non_null(strstr(dc_status_message(), "needs a GPU"));
+    }
 }
 
 static void memory_is_aligned_and_zero(void **state)
@@ -183,7 +202,7 @@ static void run_optimizer(dc_backend *b, model *m, int which, uint32_t step)
 static void optimizers_conform(void **state)
 {
     dc_backend *b = *state, *one, *reference;
-    must(dc_backend_create("cpu", 1, 0, &one));
+    must(dc_backend_create("cpu", &(dc_backend_options){.threads = 1}, &one));
     must(dc_reference_backend_create(&reference));
     for (int which = 0; which < 4; which++) { /* sgd, with Nesterov, adam, blend */
         model ours = model_create(), single = model_create(), theirs = model_create();
@@ -205,7 +224,7 @@ static void optimizers_conform(void **state)
 static void gradient_norm_is_exact_and_reproducible(void **state)
 {
     dc_backend *b = *state, *three, *reference;
-    must(dc_backend_create("cpu", 3, 0, &three));
+    must(dc_backend_create("cpu", &(dc_backend_options){.threads = 3}, &three));
     must(dc_reference_backend_create(&reference));
     model m = model_create();
     double ours, again, theirs;
@@ -248,6 +267,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names_are_checked),
+        cmocka_unit_test(other_precisions_are_a_gpus),
         cmocka_unit_test_setup_teardown(memory_is_aligned_and_zero, create, destroy),
         cmocka_unit_test_setup_teardown(images_go_in_and_out, create, destroy),
         cmocka_unit_test_setup_teardown(equal_nodes_share_a_kernel, create, destroy),

@@ -110,7 +110,7 @@ static void pieces_add_up(void **state)
     static _Alignas(64) float images[FLOATS];
     static int32_t labels[BATCH];
     dc_backend *backend;
-    must(dc_backend_create("cpu", 1, 0, &backend));
+    must(dc_backend_create("cpu", &(dc_backend_options){.threads = 1}, &backend));
     const dc_batch batch = batch_of(images, labels);
     for (unsigned what = DC_GRAD_WEIGHTS; what <= DC_GRAD_ALPHA; what++) {
         network whole, pieces;

@@ -42,7 +42,7 @@ static int set_up(void **state)
     temp_path path = temp_dir_path(&b.dir, "blank.h5");
     assert_int_equal(dc_dataset_write(path.s, &content), DC_OK);
     assert_int_equal(dc_dataset_open(path.s, &b.dataset), DC_OK);
-    assert_int_equal(dc_backend_create("cpu", 1, 0, &b.backend), DC_OK);
+    assert_int_equal(dc_backend_create("cpu", &(dc_backend_options){.threads = 1}, &b.backend), DC_OK);
     b.network = (dc_network_options){.kind = DC_NETWORK_CIFAR,
                                      .input = {1, SIDE, SIDE},
                                      .classes = CLASSES,

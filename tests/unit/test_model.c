@@ -37,7 +37,7 @@ static int setup(void **state)
 {
     static fixture f;
     f = (fixture){0};
-    must(dc_backend_create("cpu", 1, 0, &f.backend));
+    must(dc_backend_create("cpu", &(dc_backend_options){.threads = 1}, &f.backend));
     f.arena.backend = f.backend;
     dc_graph *g = small_graph(5);
     must(dc_params_create(f.backend, &f.params));

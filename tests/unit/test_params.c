@@ -23,7 +23,7 @@ static void must(dc_status status)
 static int setup(void **state)
 {
     dc_backend *backend;
-    must(dc_backend_create("cpu", 1, 0, &backend));
+    must(dc_backend_create("cpu", &(dc_backend_options){.threads = 1}, &backend));
     *state = backend;
     return 0;
 }

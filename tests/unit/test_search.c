@@ -66,7 +66,7 @@ static int setup(void **state)
     fixture *f = calloc(1, sizeof *f);
     f->data = tiny_data_make();
     f->comm = dc_comm_self();
-    must(dc_backend_create("cpu", 1, 0, &f->backend));
+    must(dc_backend_create("cpu", &(dc_backend_options){.threads = 1}, &f->backend));
     const dc_network_options network = {
         .input = f->data.dataset->shape, .classes = TINY_CLASSES, .channels = 4, .cells = 3};
     must(dc_cost_tables_make(&network, f->tables));
@@ -298,7 +298,7 @@ static void threads_change_no_bit(void **state)
     dc_search_result one, two;
     must(session(f, 0, &one));
     dc_backend *backend, *single = f->backend;
-    must(dc_backend_create("cpu", 2, 0, &backend));
+    must(dc_backend_create("cpu", &(dc_backend_options){.threads = 2}, &backend));
     f->job.backend = backend;
     use_files(f, "threads");
     must(session(f, 0, &two));

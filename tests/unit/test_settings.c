@@ -197,6 +197,29 @@ static void rates_grow_with_the_batch(void **state)
     assert_true(train.ema_decay == 0.999 && select.ema_decay == 0);
 }
 
+/* A run goes on in its own precision; which engines compute is nothing that it is known by. */
+static void precision_decides_results(void **state)
+{
+    (void)state;
+    dc_settings plain, narrow, tuned;
+    assert_int_equal(load_text("[data]\nfile = d.h5\n", &plain), DC_OK);
+    assert_int_equal(load_text("[run]\nprecision = bf16\n[data]\nfile = d.h5\n", &narrow), DC_OK);
+    assert_int_equal(load_text("[run]\nautotune = yes\n[data]\nfile = d.h5\n", &tuned), DC_OK);
+    for (int i = 0; i < DC_PRECISIONS; i++) { /* the key's choices are the enumeration's, in its order */
+        char text[96];
+        dc_settings chosen;
+        snprintf(text, sizeof text, "[run]\nprecision = %s\n[data]\nfile = d.h5\n", dc_precision_names[i]);
+        assert_int_equal(load_text(text, &chosen), DC_OK);
+        assert_int_equal(chosen.run.precision, i);
+    }
+    assert_true(tuned.run.autotune && !plain.run.autotune);
+    const uint64_t hash = dc_config_hash(&dc_settings_schema, &plain, NULL);
+    assert_true(dc_config_hash(&dc_settings_schema, &narrow, NULL) != hash);
+    assert_true(dc_config_hash(&dc_settings_schema, &tuned, NULL) == hash);
+    assert_int_equal(dc_config_compare(&dc_settings_schema, &narrow, &plain, NULL), DC_ERR_INPUT);
+    assert_non_null(strstr(dc_status_message(), "precision"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -207,6 +230,7 @@ int main(void)
         cmocka_unit_test(a_run_is_named_after_its_file),
         cmocka_unit_test(each_module_gets_its_section),
         cmocka_unit_test(rates_grow_with_the_batch),
+        cmocka_unit_test(precision_decides_results),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -64,7 +64,7 @@ static int setup(void **state)
     fixture *f = calloc(1, sizeof *f);
     f->data = tiny_data_make();
     f->comm = dc_comm_self();
-    must(dc_backend_create("cpu", 1, 0, &f->backend));
+    must(dc_backend_create("cpu", &(dc_backend_options){.threads = 1}, &f->backend));
     must(dc_genotype_lookup("DARTS_V2", &f->genotype));
     f->options = (dc_train_options){.network = {.kind = DC_NETWORK_CIFAR,
                                                 .input = f->data.dataset->shape,
@@ -273,7 +273,7 @@ static void threads_change_no_bit(void **state)
     dc_train_result one, two;
     must(session(f, 0, &one));
     dc_backend *backend;
-    must(dc_backend_create("cpu", 2, 0, &backend));
+    must(dc_backend_create("cpu", &(dc_backend_options){.threads = 2}, &backend));
     f->job.backend = backend;
     use_files(f, "threads");
     must(session(f, 0, &two));

@@ -257,7 +257,7 @@ static void compare_training(machine *a, machine *b)
 static void check(dc_graph *g, bool training)
 {
     dc_backend *cpu, *reference;
-    must(dc_backend_create("cpu", 2, 0, &cpu));
+    must(dc_backend_create("cpu", &(dc_backend_options){.threads = 2}, &cpu));
     must(dc_reference_backend_create(&reference));
     machine a, b;
     machine_init(&a, cpu, g, training);
@@ -320,7 +320,7 @@ static int followers(const dc_graph *g)
     dc_backend *cpu;
     dc_plan *plan;
     int n = 0;
-    must(dc_backend_create("cpu", 1, 0, &cpu));
+    must(dc_backend_create("cpu", &(dc_backend_options){.threads = 1}, &cpu));
     must(dc_plan_create(g, &cpu->layout, &(dc_plan_options){.batch = BATCH, .training = true}, &plan));
     for (int i = 0; i < g->n_nodes; i++)
         n += plan->nodes[i].leader != i;

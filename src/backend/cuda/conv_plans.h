@@ -15,7 +15,7 @@
 #ifndef DC_BACKEND_CUDA_CONV_PLANS_H
 #define DC_BACKEND_CUDA_CONV_PLANS_H
 
-#include "backend/cuda/precision.h"
+#include "backend/precision.h"
 #include "base/status.h"
 
 #include <cuda_runtime_api.h>

@@ -262,7 +262,7 @@ void dc_cuda_versions(char *text, size_t size)
              cublas % 100, nccl / 10000, nccl / 100 % 100, nccl % 100);
 }
 
-static dc_status open_device(dc_cuda_backend *b)
+static dc_status open_device(dc_cuda_backend *b, const dc_backend_options *options)
 {
     struct cudaDeviceProp properties;
     const size_t sums = dck_cuda_sum_squares_scratch_bytes() + sizeof(double) + sizeof(float);
@@ -279,27 +279,30 @@ static dc_status open_device(dc_cuda_backend *b)
     DC_CUDA_TRY(cudaMallocHost((void **)&b->seen_sum, sizeof *b->seen_sum));
     *b->seen_sum = 0;
     b->queue = (dck_queue){.stream = b->stream, .type = DCK_F32, .multiprocessors = properties.multiProcessorCount};
-    snprintf(b->base.description, sizeof b->base.description, "cuda, %.80s (GPU %d, compute capability %d.%d)",
-             properties.name, b->device, properties.major, properties.minor);
-    const dc_conv_options plans = {.workspace_limit = WORKSPACE_LIMIT};
+    snprintf(b->base.description, sizeof b->base.description, "cuda, %.80s (GPU %d, compute capability %d.%d), %s",
+             properties.name, b->device, properties.major, properties.minor, dc_precision_names[b->precision]);
+    const dc_conv_options plans = {.workspace_limit = WORKSPACE_LIMIT, .autotune = options->autotune};
     DC_TRY(dc_conv_plans_create(&plans, &b->convs));
     return dc_linear_plans_create(WORKSPACE_LIMIT, &b->linears);
 }
 
-dc_status dc_cuda_backend_create(int local_rank, dc_backend **backend)
+dc_status dc_cuda_backend_create(const dc_backend_options *options, dc_backend **backend)
 {
     char why[128];
     const int n = dc_cuda_devices(why, sizeof why);
     if (n == 0)
         return dc_fail(DC_ERR_INPUT, "device 'cuda': no GPU here: %s", why);
+    if (options->precision == DC_PRECISION_BF16)
+        return dc_fail(DC_ERR_INPUT, "precision = bf16 is not there yet");
     dc_cuda_backend *b = dc_alloc_zeroed(sizeof *b);
     if (!b)
         return DC_ERR_MEMORY;
-    b->device = local_rank % n;
+    b->device = options->local_rank % n;
+    b->precision = options->precision;
     b->base.call = &interface;
     b->base.layout = (dc_plan_layout){
         .lane = DCK_LANES, .folds_relu = true, .concat_views = true, .extra = cuda_extra, .context = b};
-    const dc_status status = open_device(b);
+    const dc_status status = open_device(b, options);
     if (status != DC_OK) {
         cuda_destroy(&b->base);
         return status;

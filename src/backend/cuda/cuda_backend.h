@@ -5,8 +5,8 @@
 
 #include "backend/backend.h"
 
-/* On GPU local_rank modulo the number of GPUs. DC_ERR_INPUT where there is none. */
-dc_status dc_cuda_backend_create(int local_rank, dc_backend **backend);
+/* As dc_backend_create. DC_ERR_INPUT where there is no GPU. */
+dc_status dc_cuda_backend_create(const dc_backend_options *options, dc_backend **backend);
 
 /* The number of GPUs that the driver shows; 0: `why` says why. */
 int dc_cuda_devices(char *why, size_t size);

@@ -10,7 +10,7 @@
 #ifndef DC_BACKEND_CUDA_LINEAR_PLANS_H
 #define DC_BACKEND_CUDA_LINEAR_PLANS_H
 
-#include "backend/cuda/precision.h"
+#include "backend/precision.h"
 #include "base/status.h"
 
 #include <cuda_runtime_api.h>
