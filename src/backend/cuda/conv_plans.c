@@ -1,6 +1,7 @@
 #include "backend/cuda/conv_plans.h"
 
 #include "backend/cuda/conv_graph.h"
+#include "base/hash.h"
 #include "cuda.h"
 
 #include <cudnn.h>
@@ -9,7 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CONFIGS = 64, TIMED = 6, ROUNDS = 3, ALIGNMENT = 256 };
+enum { CONFIGS = 64, TIMED = 6, ROUNDS = 3, ALIGNMENT = 256, BUCKETS = 1024, KEY_WORDS = 16 };
+
+/* A convolution as it is looked up. */
+typedef struct plan_key {
+    uint64_t word[KEY_WORDS];
+} plan_key;
 
 /* An engine with its settings, and the plan made of it. */
 typedef struct candidate {
@@ -19,6 +25,8 @@ typedef struct candidate {
 } candidate;
 
 struct dc_conv_plan {
+    dc_conv_plan *next; /* in its bucket */
+    plan_key key;
     const dc_conv_plans *owner;
     dc_conv_shape shape;
     dc_conv_direction direction;
@@ -33,13 +41,13 @@ struct dc_conv_plans {
     cudnnBackendDescriptor_t properties; /* it; NULL: the current device's */
     size_t workspace_limit;
     bool autotune;
-    int n, capacity;
-    dc_conv_plan **plans;
+    int n;
+    size_t most_workspace_bytes;
+    dc_conv_plan *buckets[BUCKETS];
 };
 
 static const char *const direction_names[DC_CONV_DIRECTIONS] = {"forward", "data gradient", "added data gradient",
                                                                 "weight gradient"};
-static const char *const precision_names[] = {"float", "float by TF32", "bfloat16"};
 
 bool dc_conv_shape_sampled(const dc_conv_shape *shape, dc_conv_shape *dense)
 {
@@ -63,7 +71,7 @@ static dc_status fail_with(dc_status code, const dc_conv_plan *plan, const char 
                    "dilation %d, %d images, %s): %s",
                    what, direction_names[plan->direction], s->kernel, s->kernel, s->in_c, s->in_h, s->in_w, s->out_c,
                    s->out_h, s->out_w, s->stride, s->pad_begin, s->pad_end, s->dilation, s->blocks * DCK_LANES,
-                   precision_names[s->precision], why);
+                   dc_precision_names[s->precision], why);
 }
 
 static bool succeeded(cudnnStatus_t status, char why[DC_CUDNN_WHY])
@@ -379,35 +387,26 @@ static void plan_destroy(dc_conv_plan *plan)
     free(plan);
 }
 
-static bool same_shape(const dc_conv_shape *a, const dc_conv_shape *b)
+static plan_key key_of(const dc_conv_shape *s, dc_conv_direction direction)
 {
-    return a->in_c == b->in_c && a->out_c == b->out_c && a->in_h == b->in_h && a->in_w == b->in_w &&
-           a->out_h == b->out_h && a->out_w == b->out_w && a->kernel == b->kernel && a->stride == b->stride &&
-           a->pad_begin == b->pad_begin && a->pad_end == b->pad_end && a->dilation == b->dilation &&
-           a->blocks == b->blocks && a->x_stride == b->x_stride && a->y_stride == b->y_stride &&
-           a->precision == b->precision;
+    return (plan_key){{(uint64_t)s->in_c, (uint64_t)s->out_c, (uint64_t)s->in_h, (uint64_t)s->in_w, (uint64_t)s->out_h,
+                       (uint64_t)s->out_w, (uint64_t)s->kernel, (uint64_t)s->stride, (uint64_t)s->pad_begin,
+                       (uint64_t)s->pad_end, (uint64_t)s->dilation, (uint64_t)s->blocks, s->x_stride, s->y_stride,
+                       (uint64_t)s->precision, (uint64_t)direction}};
 }
 
 dc_status dc_conv_plans_get(dc_conv_plans *plans, const dc_conv_shape *shape, dc_conv_direction direction,
                             const dc_conv_plan **plan)
 {
-    for (int i = 0; i < plans->n; i++) {
-        *plan = plans->plans[i];
-        if ((*plan)->direction == direction && same_shape(&(*plan)->shape, shape))
+    const plan_key key = key_of(shape, direction);
+    dc_conv_plan **bucket = &plans->buckets[dc_hash_of(&key, sizeof key) % BUCKETS];
+    for (*plan = *bucket; *plan; *plan = (*plan)->next)
+        if (!memcmp(&(*plan)->key, &key, sizeof key))
             return DC_OK;
-    }
-    *plan = NULL;
-    if (plans->n == plans->capacity) {
-        const int capacity = plans->capacity ? 2 * plans->capacity : 64;
-        dc_conv_plan **grown = dc_realloc(plans->plans, (size_t)capacity * sizeof(dc_conv_plan *));
-        if (!grown)
-            return DC_ERR_MEMORY;
-        plans->plans = grown;
-        plans->capacity = capacity;
-    }
     dc_conv_plan *made = dc_alloc_zeroed(sizeof *made);
     if (!made)
         return DC_ERR_MEMORY;
+    made->key = key;
     made->owner = plans;
     made->shape = *shape;
     made->direction = direction;
@@ -420,8 +419,12 @@ dc_status dc_conv_plans_get(dc_conv_plans *plans, const dc_conv_shape *shape, dc
         plan_destroy(made);
         return status;
     }
-    plans->plans[plans->n++] = made;
-    *plan = made;
+    const size_t workspace_bytes = dc_conv_plan_workspace_bytes(made);
+    if (workspace_bytes > plans->most_workspace_bytes)
+        plans->most_workspace_bytes = workspace_bytes;
+    plans->n++;
+    made->next = *bucket;
+    *plan = *bucket = made;
     return DC_OK;
 }
 
@@ -458,9 +461,11 @@ void dc_conv_plans_destroy(dc_conv_plans *plans)
 {
     if (!plans)
         return;
-    for (int i = 0; i < plans->n; i++)
-        plan_destroy(plans->plans[i]);
-    free(plans->plans);
+    for (int i = 0; i < BUCKETS; i++)
+        for (dc_conv_plan *plan = plans->buckets[i], *next; plan; plan = next) {
+            next = plan->next;
+            plan_destroy(plan);
+        }
     dc_descriptors_clear(&plans->described);
     if (plans->handle)
         cudnnDestroy(plans->handle);
@@ -474,11 +479,7 @@ int dc_conv_plans_count(const dc_conv_plans *plans)
 
 size_t dc_conv_plans_workspace_bytes(const dc_conv_plans *plans)
 {
-    size_t most = 0;
-    for (int i = 0; i < plans->n; i++)
-        if (dc_conv_plan_workspace_bytes(plans->plans[i]) > most)
-            most = dc_conv_plan_workspace_bytes(plans->plans[i]);
-    return most;
+    return plans->most_workspace_bytes;
 }
 
 size_t dc_conv_plan_workspace_bytes(const dc_conv_plan *plan)
