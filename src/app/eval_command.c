@@ -2,6 +2,7 @@
 
 #include "app/json.h"
 #include "base/args.h"
+#include "base/files.h"
 #include "base/units.h"
 #include "train/evaluate.h"
 #include "train/weights.h"
@@ -15,6 +16,8 @@ static const dc_option options[] = {
     {"device", "auto|cpu|cuda", "what computes (default auto: a GPU when there is one)"},
     {"precision", "float|tf32|bf16", "in what (default float; the others need a GPU)"},
     {"threads", "N", "threads of each rank (default: the cores shared out)"},
+    {"confusion", "FILE.csv",
+     "writes a table: of each class its images, accuracy, and how often it is taken for which"},
     {"json", NULL, "prints JSON"},
 };
 
@@ -26,7 +29,8 @@ static const dc_command command = {
     options,
     sizeof options / sizeof *options,
     "evaluates trained weights on a data set",
-    "WEIGHTS is training/best.h5, last.h5 or checkpoint.h5 of a run, DATASET a file that `dcanas data import` made."};
+    "WEIGHTS is training/best.h5, last.h5 or checkpoint.h5 of a run, DATASET a file that `dcanas data import` made.\n"
+    "Under mpirun the ranks share the images; each counts once, and the figures are the same for any number of ranks."};
 
 typedef struct evaluation {
     const dc_comm *world;
@@ -49,8 +53,9 @@ static dc_status load_model(evaluation *e, const char *path, int batch)
     DC_TRY(dc_state_open_newest(path, &state));
     dc_status status = DC_OK;
     if (!dc_state_has(state, "network/genotype"))
-        status = dc_fail(DC_ERR_INPUT,
-                         "%s holds no trained network: training/best.h5 or training/last.h5 of a run expected", path);
+        status =
+            dc_fail(DC_ERR_INPUT,
+                    "%s holds no trained network: training/best.h5, last.h5 or checkpoint.h5 of a run expected", path);
     if (status == DC_OK)
         status = dc_network_get(state, &e->network, &e->genotype);
     dc_dataset *d = e->dataset;
@@ -72,7 +77,7 @@ static dc_status load_model(evaluation *e, const char *path, int batch)
     if (status == DC_OK)
         status = dc_params_allocate(e->params, 0);
     if (status == DC_OK)
-        status = dc_params_load(e->params, state, "params", false);
+        status = dc_weights_load(state, e->params);
     dc_graph_destroy(stored);
     dc_network_options network = e->network;
     network.auxiliary = false;
@@ -100,6 +105,8 @@ static dc_status prepare(evaluation *e, const dc_args *args)
     e->split = split && strcmp(split, "train") == 0 ? DC_SPLIT_TRAIN : DC_SPLIT_TEST;
     DC_TRY(dc_args_int(args, "batch", 1, 65536, &batch));
     DC_TRY(dc_args_int(args, "threads", 1, 1024, &threads));
+    if (dc_args_has(args, "confusion") && e->world->rank == 0)
+        DC_TRY(dc_file_check_writable(dc_args_value(args, "confusion"))); /* told before the work, not after */
     DC_TRY(dc_dataset_open(dc_args_at(args, 1), &e->dataset));
     const char *device = dc_args_value(args, "device"), *precision = dc_args_value(args, "precision");
     dc_backend_options backend = {.threads = threads, .local_rank = e->world->local_rank};
@@ -182,12 +189,64 @@ static void print_text(const evaluation *e, FILE *out)
     }
 }
 
+/* A name as a field of a table: in quotes where it needs them. */
+static void print_name(FILE *out, const char *name)
+{
+    if (!strpbrk(name, ",\"\n")) {
+        fputs(name, out);
+        return;
+    }
+    fputc('"', out);
+    for (; *name; name++) {
+        if (*name == '"')
+            fputc('"', out);
+        fputc(*name, out);
+    }
+    fputc('"', out);
+}
+
+static void print_table(const evaluation *e, FILE *out)
+{
+    const int n = e->network.classes;
+    fprintf(out, "class,images,accuracy");
+    for (int c = 0; c < n; c++) {
+        fputc(',', out);
+        print_name(out, e->dataset->classes[c]);
+    }
+    fputc('\n', out);
+    for (int c = 0; c < n; c++) {
+        int64_t right, all;
+        class_counts(e, c, &right, &all);
+        print_name(out, e->dataset->classes[c]);
+        fprintf(out, ",%lld,%.6f", (long long)all, share(right, all));
+        for (int k = 0; k < n; k++)
+            fprintf(out, ",%lld", (long long)e->confusion[(size_t)c * (size_t)n + (size_t)k]);
+        fputc('\n', out);
+    }
+}
+
+static dc_status write_table(const evaluation *e, const char *path)
+{
+    char *text = NULL;
+    size_t size = 0;
+    FILE *memory = open_memstream(&text, &size);
+    if (!memory)
+        return dc_fail(DC_ERR_MEMORY, "out of memory: no room for the table of %s", path);
+    print_table(e, memory);
+    dc_status status = fclose(memory) == 0 ? dc_file_replace(path, text, size)
+                                           : dc_fail(DC_ERR_MEMORY, "out of memory: no room for the table of %s", path);
+    free(text);
+    return status;
+}
+
 static dc_status evaluate(evaluation *e, const dc_args *args, FILE *out)
 {
     DC_TRY_ALL(e->world, prepare(e, args));
     DC_TRY(dc_evaluate(e->model, e->loader, e->world, e->confusion, &e->metrics));
     if (e->world->rank != 0)
         return DC_OK;
+    if (dc_args_has(args, "confusion"))
+        DC_TRY(write_table(e, dc_args_value(args, "confusion")));
     if (dc_args_has(args, "json"))
         return print_json(e, out);
     print_text(e, out);

@@ -169,13 +169,10 @@ dc_status dc_phase_load_lug(dc_pipeline *p)
 }
 
 /* Told before hours of searches, not after. */
-static dc_status check_folder(const char *path)
+static dc_status check_writable(const char *path)
 {
-    char folder[DC_PATH_CHARS];
-    DC_TRY(dc_path_directory(path, folder));
-    if (access(folder, W_OK) != 0)
-        return dc_fail(DC_ERR_IO, "[lug] file = %s: cannot write in %s: %s", path, folder, strerror(errno));
-    return DC_OK;
+    const dc_status status = dc_file_check_writable(path);
+    return status == DC_OK ? DC_OK : dc_fail_within(status, "[lug] file");
 }
 
 static dc_status build_lug(dc_pipeline *p)
@@ -184,7 +181,7 @@ static dc_status build_lug(dc_pipeline *p)
     int n = p->settings.lug_points * p->settings.lug_seeds;
     DC_TRY(dc_phase_load_lug(p));
     DC_TRY(lug_path(p, path));
-    DC_TRY_ALL(p->world, p->world->rank == 0 ? check_folder(path) : DC_OK);
+    DC_TRY_ALL(p->world, p->world->rank == 0 ? check_writable(path) : DC_OK);
     dc_search_spec *specs = dc_alloc((size_t)n * sizeof *specs);
     bool *done = dc_alloc_zeroed((size_t)n);
     dc_lug_entry *entries = dc_alloc_zeroed((size_t)n * sizeof *entries);

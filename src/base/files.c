@@ -154,6 +154,15 @@ static dc_status write_durably(const char *path, const void *data, size_t size)
     return status;
 }
 
+dc_status dc_file_check_writable(const char *path)
+{
+    char folder[DC_PATH_CHARS];
+    DC_TRY(dc_path_directory(path, folder));
+    if (access(folder, W_OK) != 0)
+        return dc_fail(DC_ERR_IO, "%s: cannot write in %s: %s", path, folder, strerror(errno));
+    return DC_OK;
+}
+
 dc_status dc_file_replace(const char *path, const void *data, size_t size)
 {
     char temporary[DC_PATH_CHARS + 8], directory[DC_PATH_CHARS];

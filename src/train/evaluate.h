@@ -8,7 +8,8 @@
 
 /* One pass of the loader (no shuffling, no augmentation, ranks as in comm) through a model planned for inference with
  * keep_losses. metrics: over all ranks' images, each counted once; the same on every rank. confusion: NULL, or
- * [classes][classes] counts of (true class, first most likely class), zeroed by the caller. Collective. */
+ * [classes][classes] counts of (true class, first most likely class), zeroed by the caller; then the loss is added up
+ * exactly from each image's logits, so that no figure depends on the division into batches and ranks. Collective. */
 dc_status dc_evaluate(dc_model *model, dc_loader *loader, const dc_comm *comm, int64_t *confusion, dc_metrics *metrics);
 
 /* Adds up metrics over ranks, in place. Collective. */

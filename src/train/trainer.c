@@ -3,6 +3,7 @@
 #include "train/checkpoint.h"
 
 #include "base/clock.h"
+#include "train/statistics.h"
 #include "train/weights.h"
 
 #include <stdlib.h>
@@ -101,37 +102,22 @@ static dc_status build_loaders(dc_trainer *t)
 
 /* ---- running statistics, rank by rank ---- */
 
-/* The stores that have them: what is trained, and its average. */
-enum { N_STORES = 2 };
-static int stores_of(const dc_trainer *t, dc_params *stores[N_STORES])
-{
-    stores[0] = t->params;
-    stores[1] = t->average;
-    return t->average ? 2 : 1;
-}
-
+/* Of what is trained, then of its average. */
 static size_t statistics_count(const dc_trainer *t)
 {
-    size_t n = 0;
-    for (int i = 0; i < t->params->n; i++)
-        if (t->params->items[i].param.role == DC_ROLE_STATE)
-            n += t->params->items[i].param.count;
-    return t->average ? 2 * n : n;
+    return (t->average ? 2 : 1) * dc_statistics_count(t->params);
 }
 
-/* Copies all running statistics to (or from) one packed array. */
-static dc_status copy_statistics(const dc_trainer *t, float *packed, bool out)
+static dc_status read_statistics(const dc_trainer *t, float *packed)
 {
-    dc_params *stores[N_STORES];
-    const int n = stores_of(t, stores);
-    for (int s = 0; s < n; s++)
-        for (int i = 0; i < stores[s]->n; i++) {
-            if (stores[s]->items[i].param.role != DC_ROLE_STATE)
-                continue;
-            DC_TRY(out ? dc_params_read(stores[s], i, packed) : dc_params_write(stores[s], i, packed));
-            packed += stores[s]->items[i].param.count;
-        }
-    return DC_OK;
+    DC_TRY(dc_statistics_read(t->params, packed));
+    return t->average ? dc_statistics_read(t->average, packed + dc_statistics_count(t->params)) : DC_OK;
+}
+
+static dc_status write_statistics(dc_trainer *t, const float *packed)
+{
+    DC_TRY(dc_statistics_write(t->params, packed));
+    return t->average ? dc_statistics_write(t->average, packed + dc_statistics_count(t->params)) : DC_OK;
 }
 
 dc_status dc_trainer_average_statistics(dc_trainer *t)
@@ -141,30 +127,30 @@ dc_status dc_trainer_average_statistics(dc_trainer *t)
     if (comm->size == 1 || n == 0)
         return DC_OK;
     float *packed = dc_alloc(n * sizeof *packed);
-    dc_status status = packed ? copy_statistics(t, packed, true) : DC_ERR_MEMORY;
+    dc_status status = packed ? read_statistics(t, packed) : DC_ERR_MEMORY;
     status = dc_comm_agree(comm, status);
     if (status == DC_OK)
         status = dc_comm_sum_floats(comm, packed, n);
     for (size_t i = 0; i < n && status == DC_OK; i++)
         packed[i] /= (float)comm->size;
     if (status == DC_OK)
-        status = copy_statistics(t, packed, false);
+        status = write_statistics(t, packed);
     free(packed);
     return status;
 }
 
 /* ---- checkpoints ---- */
 
-/* What differs from rank to rank in the middle of an epoch: metrics, then running statistics. */
+/* This rank's row (train/statistics.h). */
 static size_t own_bytes(const dc_trainer *t)
 {
-    return DC_METRICS_NUMBERS * sizeof(double) + statistics_count(t) * sizeof(float);
+    return dc_statistics_row_bytes(t->params, t->average != NULL);
 }
 
 static dc_status pack_own(dc_trainer *t, double *own)
 {
     dc_metrics_pack(&t->at.metrics, own);
-    return copy_statistics(t, (float *)(own + DC_METRICS_NUMBERS), true);
+    return read_statistics(t, (float *)(own + DC_METRICS_NUMBERS));
 }
 
 static void put_result(dc_state *state, const dc_train_result *r)
@@ -210,25 +196,25 @@ static void put_state(void *context, dc_state *state)
 static dc_status take_own(dc_trainer *t, const unsigned char *ranks, int64_t n_ranks)
 {
     const dc_comm *comm = t->job->comm;
-    size_t n = statistics_count(t);
+    const bool same = n_ranks == comm->size;
+    const size_t row = own_bytes(t), n = dc_statistics_count(t->params);
     double metrics[DC_METRICS_NUMBERS] = {0};
-    float *statistics = dc_alloc_zeroed((n + 1) * sizeof *statistics);
+    float *statistics = dc_alloc((2 * n + 1) * sizeof *statistics);
     if (!statistics)
         return DC_ERR_MEMORY;
-    bool same = n_ranks == comm->size;
-    for (int64_t r = same ? comm->rank : 0; r < (same ? comm->rank + 1 : n_ranks); r++) {
+    ranks += same ? (size_t)comm->rank * row : 0;
+    n_ranks = same ? 1 : n_ranks;
+    for (int64_t r = 0; r < n_ranks && (same || comm->rank == 0); r++) {
         double theirs[DC_METRICS_NUMBERS];
-        memcpy(theirs, ranks + (size_t)r * own_bytes(t), sizeof theirs);
-        for (int i = 0; i < DC_METRICS_NUMBERS && (same || comm->rank == 0); i++)
+        memcpy(theirs, ranks + (size_t)r * row, sizeof theirs);
+        for (int i = 0; i < DC_METRICS_NUMBERS; i++)
             metrics[i] += theirs[i];
-        for (size_t i = 0; i < n; i++) {
-            float value;
-            memcpy(&value, ranks + (size_t)r * own_bytes(t) + sizeof theirs + i * sizeof value, sizeof value);
-            statistics[i] += same ? value : value / (float)n_ranks;
-        }
     }
     t->at.metrics = dc_metrics_unpack(metrics);
-    dc_status status = copy_statistics(t, statistics, false);
+    dc_statistics_mean(t->params, ranks, n_ranks, row, false, statistics);
+    if (t->average)
+        dc_statistics_mean(t->params, ranks, n_ranks, row, true, statistics + n);
+    dc_status status = write_statistics(t, statistics);
     free(statistics);
     return status;
 }

@@ -1,5 +1,7 @@
 #include "train/weights.h"
 
+#include "train/statistics.h"
+
 #include <stdlib.h>
 
 typedef struct field {
@@ -76,4 +78,30 @@ dc_status dc_weights_save(const char *path, const dc_network_options *options, c
         return status;
     }
     return dc_state_commit(state, false);
+}
+
+static dc_status load_statistics(dc_state *state, dc_params *params, bool average)
+{
+    int64_t dims[DC_STATE_MAX_RANK];
+    DC_TRY(dc_state_shape(state, "ranks", NULL, NULL, dims));
+    const size_t row = dc_statistics_row_bytes(params, average);
+    if (dims[0] < 1 || dims[1] != (int64_t)row)
+        return dc_fail(DC_ERR_INPUT, "%s: its running statistics are those of another network", dc_state_path(state));
+    unsigned char *rows = dc_alloc((size_t)dims[0] * row);
+    float *mean = dc_alloc((dc_statistics_count(params) + 1) * sizeof *mean);
+    dc_status status = rows && mean ? dc_state_get_bytes(state, "ranks", 2, dims, rows) : DC_ERR_MEMORY;
+    if (status == DC_OK) {
+        dc_statistics_mean(params, rows, dims[0], row, average, mean);
+        status = dc_statistics_write(params, mean);
+    }
+    free(rows);
+    free(mean);
+    return status;
+}
+
+dc_status dc_weights_load(dc_state *state, dc_params *params)
+{
+    const bool average = dc_state_has(state, "average/values");
+    DC_TRY(dc_params_load(params, state, average ? "average" : "params", false));
+    return dc_state_has(state, "ranks") ? load_statistics(state, params, average) : DC_OK;
 }

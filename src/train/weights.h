@@ -15,4 +15,9 @@ dc_status dc_network_get(dc_state *state, dc_network_options *options, dc_genoty
 dc_status dc_weights_save(const char *path, const dc_network_options *options, const dc_genotype *genotype,
                           const dc_params *params, double accuracy, int epoch);
 
+/* Reads what a file has to evaluate into an allocated store of its network's parameters: of a weights file the weights,
+ * of a training's checkpoint those that the training would evaluate at that moment: the average where there is one,
+ * with the mean of all ranks' running statistics. Not collective. */
+dc_status dc_weights_load(dc_state *state, dc_params *params);
+
 #endif

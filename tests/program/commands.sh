@@ -98,12 +98,45 @@ for n_ranks in 0 1 2 3; do
     run $n_ranks eval $folder/training/best.h5 tiny.h5 --json
     check "eval best.h5 ($n_ranks ranks): the best accuracy of result.json" says accuracy "$best"
 done
-run 3 eval $folder/training/best.h5 tiny.h5 --json --batch 1
-check 'eval --batch 1: the same' says accuracy "$best"
-run 0 eval $folder/training/checkpoint.h5 tiny.h5 --json --threads 2
-check 'eval checkpoint.h5: as last.h5' says accuracy "$accuracy"
+run 0 eval $folder/training/last.h5 tiny.h5 --json
+cp "$out" eval.json
+for n_ranks in 2 3 4; do
+    run $n_ranks eval $folder/training/last.h5 tiny.h5 --json --batch 7
+    check "eval --batch 7 ($n_ranks ranks): every figure the same" cmp eval.json "$out"
+done
+run 0 eval $folder/training/checkpoint.h5 tiny.h5 --json --threads 2 --confusion table.csv
+check 'eval checkpoint.h5: as last.h5' cmp eval.json "$out"
+check 'eval --confusion: a line a class' [ "$(grep -c '^[^,]*,25,[01]\.[0-9]*,[0-9]*,[0-9]*,[0-9]*,[0-9]*$' table.csv)" = 4 ]
+check '... below a heading' grep -qx "class,images,accuracy,$(tail -n 4 table.csv | cut -d, -f1 | paste -sd,)" table.csv
+right=$(awk -F, 'NR > 1 { right += $(NR + 2) } END { printf "%g", right / 100 }' table.csv)
+check '... whose diagonal is the accuracy' [ "$right" = "$(number accuracy eval.json)" ]
+run 2 eval $folder/training/last.h5 tiny.h5 --confusion nowhere/table.csv
+check 'eval --confusion: a folder that is not there is told' [ "$status" = 1 -a "$(grep -c 'nowhere' "$err")" = 1 ]
 run 0 eval $folder/training/best.h5 tiny.h5 --split train
 check 'eval --split train, as text' grep -q '320' "$out"
+
+# averages, pieces of a batch, and rates by the batch
+averaged=(--genotype SNAS --set budget.params=0 --set target.ema_decay=0.9 --set target.micro_batch=16
+    --set target.batch=96 --set target.learning_rate_batch=48)
+run 2 train "$ini" "${averaged[@]}" --set run.output=averaged
+check 'train: with averaged weights, in pieces' [ "$status" = 0 ]
+check '... the rate is twice that of half the batch' [ "$(sed -n 2p averaged/tiny/training/epochs.csv | cut -d, -f2)" = 0.2 ]
+run 0 eval averaged/tiny/training/last.h5 tiny.h5 --json
+cp "$out" averaged.json
+check '... the average is what is evaluated' says accuracy "$(number test_accuracy averaged/tiny/result.json)"
+check '... and its top 5' says top5 "$(number test_top5 averaged/tiny/result.json)"
+run 3 eval averaged/tiny/training/checkpoint.h5 tiny.h5 --json
+check 'eval checkpoint.h5: the average too' cmp averaged.json "$out"
+
+# ---- transfer: another data set's genotype, within this one's budget ----
+
+run 2 train "$ini" --genotype averaged/tiny/genotype.txt --set run.output=transfer --set budget.params=19000
+check 'train --genotype FILE: what another run has found' [ "$status" = 0 ]
+run 2 train "$ini" --genotype DARTS_V2 --set run.output=transfer --set budget.params=2000
+check 'train: a network that is larger than the budget is refused' [ "$status" = 2 ]
+cp "$err" refusal
+run 0 count DARTS_V2 "${geometry[@]}" --json
+check '... by its exact size on this data set' grep -q "= 2000: .*cifar network of 4 channels and 3 cells, for 4 classes of 1x8x8.* $(number params "$out") params" refusal
 
 # ---- data ----
 

@@ -1,7 +1,9 @@
 /* Trainings of a second: they learn, and end the same way however often they are stopped. */
 #include "base/state.h"
 #include "tests/support/tiny_data.h"
-#include "train/train.h"
+#include "train/statistics.h"
+#include "train/trainer.h"
+#include "train/weights.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -177,8 +179,10 @@ static void so_it_does_with_averages_and_pieces(void **state)
 static float *floats_of(const char *path, const char *name, int64_t *count)
 {
     dc_state *state;
+    int64_t dims[DC_STATE_MAX_RANK];
     must(dc_state_open_newest(path, &state));
-    must(dc_state_shape(state, name, NULL, NULL, count));
+    must(dc_state_shape(state, name, NULL, NULL, dims));
+    *count = dims[0];
     float *floats = malloc((size_t)*count * sizeof *floats);
     assert_non_null(floats);
     must(dc_state_get_floats(state, name, 1, count, floats));
@@ -191,13 +195,13 @@ static void averages_follow_the_weights(void **state)
 {
     fixture *f = *state;
     dc_train_result result;
-    int64_t count = 0, dims[DC_STATE_MAX_RANK] = {0};
+    int64_t count = 0;
     float *before = NULL;
     f->options.ema_decay = 0.3; /* of the first steps' 1/10, 2/11, ... the last are larger */
     for (int step = 0; step < EPOCHS * STEPS; step++) {
         assert_int_equal(session(f, 1, &result), DC_INTERRUPTED);
-        float *weights = floats_of(f->checkpoint.s, "params/values", dims);
-        float *average = floats_of(f->checkpoint.s, "average/values", dims);
+        float *weights = floats_of(f->checkpoint.s, "params/values", &count);
+        float *average = floats_of(f->checkpoint.s, "average/values", &count);
         const double warm = (1.0 + step) / (10.0 + step), decay = warm < 0.3 ? warm : 0.3;
         double moved = 0;
         for (int64_t i = 0; before && i < count; i++) {
@@ -206,18 +210,76 @@ static void averages_follow_the_weights(void **state)
             moved += fabs((double)average[i] - (double)weights[i]);
         }
         assert_true(!before || moved > 1e-3);
-        count = dims[0];
         free(before);
         free(weights);
         before = average;
     }
     must(session(f, 0, &result));
-    float *last = floats_of(f->last.s, "params/values", dims);
-    float *average = floats_of(f->checkpoint.s, "average/values", dims);
-    assert_memory_equal(last, average, (size_t)dims[0] * sizeof *last);
+    float *last = floats_of(f->last.s, "params/values", &count);
+    float *average = floats_of(f->checkpoint.s, "average/values", &count);
+    assert_memory_equal(last, average, (size_t)count * sizeof *last);
     free(before);
     free(last);
     free(average);
+}
+
+/* What is to be evaluated of a checkpoint: the average, with the mean of the ranks' statistics. */
+static void a_checkpoint_is_evaluated_as_the_training_would(void **state)
+{
+    fixture *f = *state;
+    dc_train_result result;
+    int64_t count = 0;
+    dc_state *file;
+    dc_graph *training, *evaluation;
+    dc_params *params;
+    must(dc_train_graphs(&f->genotype, &f->options, &training, &evaluation));
+    must(dc_params_create(f->backend, &params));
+    must(dc_params_add_graph(params, training));
+    must(dc_params_allocate(params, 1));
+    for (int averaged = 0; averaged < 2; averaged++) {
+        use_files(f, averaged ? "averaged" : "plain");
+        f->options.ema_decay = averaged ? 0.5 : 0;
+        assert_int_equal(session(f, STEPS - 1, &result), DC_INTERRUPTED);
+        must(dc_state_open_newest(f->checkpoint.s, &file));
+        must(dc_weights_load(file, params));
+        must(dc_state_close(file));
+        float *right = floats_of(f->checkpoint.s, averaged ? "average/values" : "params/values", &count);
+        assert_int_equal(count, params->count);
+        assert_memory_equal(params->values, right, params->count * sizeof *right);
+        free(right);
+    }
+    dc_params_destroy(params);
+    dc_graph_destroy(training);
+    dc_graph_destroy(evaluation);
+}
+
+static void statistics_of_ranks_have_a_mean(void **state)
+{
+    fixture *f = *state;
+    enum { RANKS = 3 };
+    dc_graph *graph = dc_graph_create((dc_shape){2, 4, 4});
+    dc_params *params;
+    must(dc_params_create(f->backend, &params));
+    dc_graph_batch_norm(graph, "norm", graph->input, true);
+    must(dc_params_add_graph(params, graph));
+    const size_t n = dc_statistics_count(params), row = dc_statistics_row_bytes(params, true);
+    assert_int_equal(n, 4);
+    unsigned char rows[RANKS * 256];
+    assert_true(RANKS * row <= sizeof rows);
+    for (int r = 0; r < RANKS; r++)
+        for (size_t i = 0; i < 2 * n; i++) { /* the trained ones differ, the averages are the same on all ranks */
+            const float value = i < n ? (float)i + (float)r : 0.1f * (float)i;
+            memcpy(rows + (size_t)r * row + row - (2 * n - i) * sizeof value, &value, sizeof value);
+        }
+    float mean[4];
+    dc_statistics_mean(params, rows, RANKS, row, false, mean);
+    for (size_t i = 0; i < n; i++)
+        assert_true(mean[i] == (float)i + 1);
+    dc_statistics_mean(params, rows, RANKS, row, true, mean);
+    for (size_t i = 0; i < n; i++)
+        assert_true(mean[i] == 0.1f * (float)(n + i));
+    dc_params_destroy(params);
+    dc_graph_destroy(graph);
 }
 
 /* A kill after files of an epoch were written, but before the checkpoint: the old checkpoint beside newer files. */
@@ -351,6 +413,8 @@ int main(void)
         TEST(stopped_anywhere_it_ends_the_same),
         TEST(so_it_does_with_averages_and_pieces),
         TEST(averages_follow_the_weights),
+        TEST(a_checkpoint_is_evaluated_as_the_training_would),
+        TEST(statistics_of_ranks_have_a_mean),
         TEST(files_newer_than_the_checkpoint_are_made_again),
         TEST(what_is_complete_is_not_done_again),
         TEST(another_s_checkpoint_is_refused),
