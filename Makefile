@@ -7,7 +7,7 @@
 #: make asan        the tests under the address and undefined behaviour sanitizers
 #: make fuzz        the fuzzers, FUZZ_SECONDS (60) each
 #: make lint        layering, format, static analysis, shell scripts
-#: make unit, make emulated, make mpi, make program    one kind of tests
+#: make unit, make emulated, make mpi, make program, make slurm    one kind of tests
 #: make bench       speed and memory of steps, set-up and ranks, beside PyTorch where PYTHONS="python3 ..." have it
 #: make bench-profile    where those steps spend their time, by operation
 #: make bench-kernels    each kernel beside the machine's ceilings
@@ -89,6 +89,7 @@ BUILD_NEEDS := build-essential:cc libc6-dev:/usr/include/stdio.h pkg-config:pkg-
 DEMO_NEEDS  := dataset-fashion-mnist:$(FASHION_MNIST)
 TEST_NEEDS  := libcmocka-dev:cmocka perl:prove hdf5-tools:h5dump clang-format:clang-format cppcheck:cppcheck \
                shellcheck:shellcheck $(DEMO_NEEDS)
+SLURM_NEEDS := slurmctld:/usr/sbin/slurmctld slurmd:/usr/sbin/slurmd slurm-client:sbatch munge:/usr/sbin/munged
 
 WARNINGS := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith -Wundef -Wformat=2
 CFLAGS   := -std=c11 -D_GNU_SOURCE -g $(OPT) -fno-math-errno -fno-trapping-math $(WARNINGS) -fopenmp -pthread \
@@ -150,7 +151,7 @@ else
 say = printf '  %-5s %s\n' $(1) $(2);
 endif
 
-.PHONY: all help deps demo test test-long unit emulated mpi program asan fuzz lint format study bench bench-profile bench-kernels \
+.PHONY: all help deps demo test test-long unit emulated mpi program slurm asan fuzz lint format study bench bench-profile bench-kernels \
         clean test-programs run-demo run-tests run-sanitized run-fuzzers
 all: $(PROGRAM)
 
@@ -280,9 +281,11 @@ run-demo: $(DEMO_DATA)
 export BUILD
 PROVE := OMP_WAIT_POLICY=passive CMOCKA_MESSAGE_OUTPUT=TAP prove --nocolor --timer -e ''
 PROGRAM_TESTS := $(filter-out %/common.sh,$(wildcard tests/program/*.sh))
+SLURM_TESTS   := $(filter-out %/common.sh %/cluster.sh,$(wildcard tests/slurm/*.sh))
 
 test:
 	$(MAKE) deps NEEDS='$(BUILD_NEEDS) $(TEST_NEEDS)'
+	$(MAKE) deps NEEDS='$(SLURM_NEEDS)' || echo 'Slurm cannot be installed: jobs in its queue are not tested.'
 	$(MAKE) $(PARALLEL) test-programs
 	$(MAKE) run-tests
 
@@ -290,7 +293,7 @@ test-programs: $(PROGRAM) $(UNIT_TESTS) $(MPI_TESTS) $(EMULATED_TESTS) $(EMULATE
                $(EMULATED:%/libgpu.a=%/dcanas)
 
 run-tests:
-	$(PROVE) tests/lint.sh tests/layers.sh $(UNIT_TESTS) tests/mpi/run.sh $(PROGRAM_TESTS)
+	$(PROVE) tests/lint.sh tests/layers.sh $(UNIT_TESTS) tests/mpi/run.sh $(PROGRAM_TESTS) $(SLURM_TESTS)
 	$(if $(EMULATED),$(MAKE) emulated,echo "GPU code is not tested: $(CUDA_LACKS)")
 
 # On the emulated device only what is the GPU's: the CPU is tested without it.
@@ -305,6 +308,10 @@ mpi: $(MPI_TESTS) $(EMULATED_MPI_TESTS)
 
 program: $(PROGRAM)
 	$(PROVE) $(PROGRAM_TESTS)
+
+# On a cluster of three nodes that they start on this machine.
+slurm: $(PROGRAM)
+	$(PROVE) $(SLURM_TESTS)
 
 test-long:
 	DCANAS_LONG=1 $(MAKE) test

@@ -31,11 +31,11 @@ else
 fi
 
 if command -v shellcheck >/dev/null; then
-    report 'shellcheck finds nothing' "$(sources '*.sh' .ci/run | xargs shellcheck --severity=warning 2>&1)"
+    report 'shellcheck finds nothing' "$(sources '*.sh' '*.sbatch' .ci/run | xargs shellcheck --severity=warning 2>&1)"
 else
     skip 'shellcheck finds nothing' 'shellcheck is not installed'
 fi
 
-report 'no blanks at the ends of lines' "$(sources '*.[ch]' '*.cu' '*.cuh' '*.[ch]pp' '*.sh' '*.py' '*.ini' '*.md' Makefile .ci/run |
+report 'no blanks at the ends of lines' "$(sources '*.[ch]' '*.cu' '*.cuh' '*.[ch]pp' '*.sh' '*.sbatch' '*.py' '*.ini' '*.md' Makefile .ci/run |
     xargs grep -n '[[:blank:]]$')"
 plan
