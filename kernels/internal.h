@@ -61,6 +61,9 @@ void DCK(adam)(float *value, const float *grad, float *first, float *second, siz
                float beta1, float beta2, float epsilon, float weight_decay, uint32_t step, int threads);
 double DCK(sum_squares)(const float *x, size_t count, int threads);
 void DCK(blend)(float *y, const float *x, size_t count, float a, float b, int threads);
+void DCK(resample_rows)(const uint8_t *rows, ptrdiff_t stride, int taps, const float *weight, size_t n, float *out);
+void DCK(resample_columns)(const float *row, int channels, const int *first, int taps, const float *weight, int w,
+                           uint8_t *out, size_t plane);
 double DCK(ceiling)(long repeats, int threads);
 
 #endif

@@ -15,7 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { DCK_LANES = 16, DCK_BRANCHES = 4, DCK_SIBLING_ROWS = 144 };
+enum { DCK_LANES = 16, DCK_BRANCHES = 4, DCK_SIBLING_ROWS = 144, DCK_PIXEL_SLACK = 4 };
 
 /* A channel range of a stored tensor: stride floats from one block of 16 images to the next.
  *
@@ -168,6 +168,13 @@ typedef struct dck_kernels {
     double (*sum_squares)(const float *x, size_t count, int threads);
     /* y = a x + b y */
     void (*blend)(float *y, const float *x, size_t count, float a, float b, int threads);
+
+    /* Resampling pictures. out[i] = sum over k < taps of weight[k] * rows[k * stride + i], i < n. */
+    void (*resample_rows)(const uint8_t *rows, ptrdiff_t stride, int taps, const float *weight, size_t n, float *out);
+    /* out[c * plane + x] = nearest byte to the sum over k < taps of weight[x * taps + k] * row[first[x] + k][c], for w
+     * pixels of 1 or 3 channels; the row is followed by DCK_PIXEL_SLACK floats that may be read. */
+    void (*resample_columns)(const float *row, int channels, const int *first, int taps, const float *weight, int w,
+                             uint8_t *out, size_t plane);
 
     /* For benchmarks: does nothing but multiply-adds in registers, returns how many floating-point operations. */
     double (*ceiling)(long repeats, int threads);

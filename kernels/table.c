@@ -47,5 +47,7 @@ const dck_kernels DCK_JOIN(table, DCK_ISA) = {
     .adam = DCK(adam),
     .sum_squares = DCK(sum_squares),
     .blend = DCK(blend),
+    .resample_rows = DCK(resample_rows),
+    .resample_columns = DCK(resample_columns),
     .ceiling = DCK(ceiling),
 };
