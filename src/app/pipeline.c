@@ -1,5 +1,6 @@
 #include "app/pipeline.h"
 
+#include "app/network_args.h"
 #include "app/starts.h"
 #include "base/clock.h"
 #include "base/hash.h"
@@ -183,6 +184,23 @@ dc_status dc_pipeline_prepare(dc_pipeline *p, const dc_comm *world, const char *
     p->searches = searches;
     DC_TRY(prepare_own(p, config, args, searches));
     return dc_path_join(p->settings.run.output, p->settings.run.name, p->folder);
+}
+
+dc_status dc_pipeline_check_genotype(const dc_pipeline *p, const dc_genotype *genotype)
+{
+    const dc_network_options network = dc_settings_network(&p->settings, p->dataset);
+    for (int m = 0; m < p->budgets.n; m++) {
+        const char *name = dc_metric_name(p->budgets.table[m]->metric);
+        const double cost = dc_cost_table_count(p->budgets.table[m], genotype);
+        if (cost > p->budgets.limit[m])
+            return dc_fail(
+                DC_ERR_INPUT,
+                "[budget] %s = %.0f: this genotype's %s network of %d channels and %d cells, for %d classes of "
+                "%dx%dx%d images, has %.0f %s; raise the budget, make the network smaller, or search within it",
+                name, p->budgets.limit[m], dc_network_kind_name(network.kind), network.channels, network.cells,
+                network.classes, network.input.c, network.input.h, network.input.w, cost, name);
+    }
+    return DC_OK;
 }
 
 /* The configuration that made this folder, if any, must be ours. */

@@ -50,6 +50,10 @@ typedef struct dc_pipeline {
 dc_status dc_pipeline_prepare(dc_pipeline *p, const dc_comm *world, const char *command, const char *config,
                               const dc_args *args, bool searches);
 
+/* Whether the target network of a given genotype keeps the budgets of a prepared run: its size on this data set counts,
+ * not what another one's search was held to. Not collective. */
+dc_status dc_pipeline_check_genotype(const dc_pipeline *p, const dc_genotype *genotype);
+
 /* Takes the output folder of a prepared run for this job (rank 0): an unfinished run of the same configuration in it is
  * continued, one of another is refused, naming the key that differs. Collective. */
 dc_status dc_pipeline_open(dc_pipeline *p);

@@ -9,6 +9,7 @@ static const dc_option options[] = {
     {"set", "SECTION.KEY=VALUE", "changes one key of the configuration; may be repeated"},
     {"device", "auto|cpu|cuda", "what is to compute: [run] device"},
     {"precision", "float|tf32|bf16", "in what: [run] precision"},
+    {"genotype", "GENOTYPE", "plans only the training of this architecture: a name, a text or a file"},
     {"ranks", "N", "ranks that the run will have (default: those that this command is started with)"},
     {"json", NULL, "prints JSON"},
 };
@@ -83,19 +84,22 @@ static dc_status plan_searches(const dc_pipeline *p, int64_t items, const char *
 
 /* The largest network within the budget stands for the one that will be found: sep_conv_5x5 everywhere is the heaviest
  * of the space, and the budget's share of it scales the work. */
-static dc_status plan_training(const dc_pipeline *p, const dc_train_options *o, int ranks, int64_t items,
-                               int64_t images, const char *name, phase_plan *plan)
+static dc_status heaviest_within_budget(const dc_pipeline *p, dc_genotype *genotype)
 {
     dc_log_probability flat;
-    dc_genotype genotype;
-    dc_train_memory memory;
     for (int t = 0; t < DC_CELL_TYPES; t++)
         for (int e = 0; e < DC_CELL_EDGES; e++)
             for (int k = 0; k < DC_DARTS_N_OPS; k++)
                 flat[t][e][k] = p->tables[DC_METRIC_MACS].cost[t][e][k] / p->limits[DC_METRIC_MACS].max;
-    DC_TRY(dc_derive(p->deriver, flat, &p->budgets, &genotype, NULL));
-    DC_TRY(dc_train_plan(p->backend, p->dataset, &genotype, o, ranks, &memory));
-    double macs = dc_cost_table_count(&p->tables[DC_METRIC_MACS], &genotype);
+    return dc_derive(p->deriver, flat, &p->budgets, genotype, NULL);
+}
+
+static dc_status plan_training(const dc_pipeline *p, const dc_genotype *genotype, const dc_train_options *o, int ranks,
+                               int64_t items, int64_t images, const char *name, phase_plan *plan)
+{
+    dc_train_memory memory;
+    DC_TRY(dc_train_plan(p->backend, p->dataset, genotype, o, ranks, &memory));
+    double macs = dc_cost_table_count(&p->tables[DC_METRIC_MACS], genotype);
     int64_t steps = steps_of(images, o->batch, false);
     *plan = (phase_plan){name,
                          memory.arena_bytes,
@@ -107,8 +111,17 @@ static dc_status plan_training(const dc_pipeline *p, const dc_train_options *o, 
     return DC_OK;
 }
 
+/* Of the target network. */
+static dc_status plan_target(const dc_pipeline *p, const dc_genotype *genotype, int ranks, phase_plan *plan)
+{
+    const dc_train_options whole = dc_settings_train(&p->settings, p->dataset);
+    return plan_training(p, genotype, &whole, ranks, 1, p->dataset->split[DC_SPLIT_TRAIN].n,
+                         dc_phase_names[DC_PHASE_TRAIN], plan);
+}
+
 static dc_status plan_phases(const dc_pipeline *p, int ranks, phase_plan *phases, int *n)
 {
+    dc_genotype heaviest;
     const dc_settings *s = &p->settings;
     const dc_search_options search = dc_settings_search(s, p->dataset);
     int64_t train = 0, validation = 0;
@@ -117,11 +130,20 @@ static dc_status plan_phases(const dc_pipeline *p, int ranks, phase_plan *phases
         DC_TRY(plan_searches(p, (int64_t)s->lug_points * s->lug_seeds, dc_phase_names[DC_PHASE_LUG], &phases[(*n)++]));
     DC_TRY(plan_searches(p, s->runs, dc_phase_names[DC_PHASE_SEARCH], &phases[(*n)++]));
     DC_TRY(list_sizes(p, &search, &train, &validation));
-    const dc_train_options brief = dc_settings_select(s, p->dataset), whole = dc_settings_train(s, p->dataset);
-    DC_TRY(plan_training(p, &brief, 1, s->runs + s->select_candidates, train, dc_phase_names[DC_PHASE_SELECT],
-                         &phases[(*n)++]));
-    return plan_training(p, &whole, ranks, 1, p->dataset->split[DC_SPLIT_TRAIN].n, dc_phase_names[DC_PHASE_TRAIN],
-                         &phases[(*n)++]);
+    const dc_train_options brief = dc_settings_select(s, p->dataset);
+    DC_TRY(heaviest_within_budget(p, &heaviest));
+    DC_TRY(plan_training(p, &heaviest, &brief, 1, s->runs + s->select_candidates, train,
+                         dc_phase_names[DC_PHASE_SELECT], &phases[(*n)++]));
+    return plan_target(p, &heaviest, ranks, &phases[(*n)++]);
+}
+
+static dc_status plan_genotype(const dc_pipeline *p, const char *text, int ranks, phase_plan *phases, int *n)
+{
+    dc_genotype genotype;
+    DC_TRY(dc_genotype_lookup(text, &genotype));
+    DC_TRY(dc_pipeline_check_genotype(p, &genotype));
+    *n = 1;
+    return plan_target(p, &genotype, ranks, phases);
 }
 
 static size_t total_bytes(const phase_plan *plan)
@@ -147,7 +169,8 @@ static void print_text(const phase_plan *phases, int n, int ranks, FILE *out)
     }
     fprintf(out, "\n  a rank needs %s at most; the whole run %s multiply-accumulates\n",
             dc_format_bytes((double)most).s, dc_format_count_short(macs).s);
-    fprintf(out, "  (steps: of one item; selection and training: of the largest network within the budget)\n");
+    fprintf(out, n > 1 ? "  (steps: of one item; selection and training: of the largest network within the budget)\n"
+                       : "  (of the given architecture)\n");
 }
 
 static dc_status print_json(const phase_plan *phases, int n, int ranks, FILE *out)
@@ -175,9 +198,11 @@ static dc_status plan(const dc_comm *world, const dc_args *args, FILE *out)
     DC_TRY(dc_args_int(args, "ranks", 1, 1000000, &ranks));
     dc_pipeline pipeline;
     phase_plan phases[DC_PHASES];
-    dc_status status = dc_pipeline_prepare(&pipeline, world, command.name, dc_args_at(args, 0), args, true);
+    const char *genotype = dc_args_value(args, "genotype");
+    dc_status status = dc_pipeline_prepare(&pipeline, world, command.name, dc_args_at(args, 0), args, !genotype);
     if (status == DC_OK)
-        status = plan_phases(&pipeline, ranks, phases, &n);
+        status = genotype ? plan_genotype(&pipeline, genotype, ranks, phases, &n)
+                          : plan_phases(&pipeline, ranks, phases, &n);
     if (status == DC_OK && dc_args_has(args, "json"))
         status = print_json(phases, n, ranks, out);
     else if (status == DC_OK)

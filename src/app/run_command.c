@@ -1,6 +1,5 @@
 #include "app/run_command.h"
 
-#include "app/network_args.h"
 #include "app/phases.h"
 #include "app/result.h"
 #include "app/starts.h"
@@ -112,24 +111,6 @@ static dc_status run_lug(dc_pipeline *p, FILE *out)
     return DC_OK;
 }
 
-/* The network that is to be trained: what another data set's search was held to does not count here. */
-static dc_status check_budgets(const dc_pipeline *p, const dc_genotype *genotype)
-{
-    const dc_network_options network = dc_settings_network(&p->settings, p->dataset);
-    for (int m = 0; m < p->budgets.n; m++) {
-        const char *name = dc_metric_name(p->budgets.table[m]->metric);
-        const double cost = dc_cost_table_count(p->budgets.table[m], genotype);
-        if (cost > p->budgets.limit[m])
-            return dc_fail(
-                DC_ERR_INPUT,
-                "[budget] %s = %.0f: this genotype's %s network of %d channels and %d cells, for %d classes of "
-                "%dx%dx%d images, has %.0f %s; raise the budget, make the network smaller, or search within it",
-                name, p->budgets.limit[m], dc_network_kind_name(network.kind), network.channels, network.cells,
-                network.classes, network.input.c, network.input.h, network.input.w, cost, name);
-    }
-    return DC_OK;
-}
-
 static dc_status given_genotype(const dc_pipeline *p, const dc_args *args, dc_genotype *genotype)
 {
     char path[DC_PATH_CHARS];
@@ -141,7 +122,7 @@ static dc_status given_genotype(const dc_pipeline *p, const dc_args *args, dc_ge
         text = path;
     }
     DC_TRY(dc_genotype_lookup(text, genotype));
-    return check_budgets(p, genotype);
+    return dc_pipeline_check_genotype(p, genotype);
 }
 
 static dc_status run_train(dc_pipeline *p, const dc_args *args, FILE *out)
