@@ -65,7 +65,7 @@ NVCC       ?= $(CUDA_HOME)/bin/nvcc
 CUDA_ROOTS := $(CUDA_HOME) $(CUDNN_HOME) $(NCCL_HOME) /usr
 # $(call root_of,FILES): the first root that has one of them.
 root_of     = $(firstword $(foreach root,$(CUDA_ROOTS),$(if $(wildcard $(1:%=$(root)/%)),$(root))))
-cuda_lacks := $(if $(wildcard $(NVCC)),,nvcc) \
+cuda_lacks := $(if $(shell command -v $(lastword $(NVCC))),,nvcc) \
               $(if $(call root_of,include/cublasLt.h),,cuBLASLt) \
               $(if $(call root_of,include/cudnn.h include/x86_64-linux-gnu/cudnn.h),,cuDNN) \
               $(if $(call root_of,include/nccl.h),,NCCL)

@@ -3,6 +3,7 @@
 #include "app/phases.h"
 #include "app/result.h"
 #include "app/starts.h"
+#include "comm/buckets.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -143,6 +144,10 @@ static dc_status run_prepared(dc_pipeline *p, const char *name, const dc_args *a
         return run_lug(p, out);
     if (strcmp(name, "train") == 0)
         return run_train(p, args, out);
+    if (strcmp(name, "run") == 0) { /* all ranks will train together: told before hours of searches */
+        dc_backend *backend = p->backend;
+        DC_TRY(dc_buckets_check_ranks(p->world, backend->call->stream ? backend->call->stream(backend) : NULL));
+    }
     DC_TRY(dc_pipeline_open(p));
     if (strcmp(name, "search") == 0) {
         DC_TRY(dc_phase_load_lug(p));

@@ -82,6 +82,11 @@ static dc_status create(const dc_comm *comm, float *grads, int n, const dc_bucke
     return comm->size > 1 ? fill(b, n, params, bucket_bytes) : DC_OK;
 }
 
+dc_status dc_buckets_check_ranks(const dc_comm *comm, void *stream)
+{
+    return comm->size > 1 && stream ? dc_nccl_transport_check(comm) : DC_OK;
+}
+
 dc_status dc_buckets_create(const dc_comm *comm, void *stream, float *grads, int n, const dc_bucket_param *params,
                             size_t bucket_bytes, dc_buckets **buckets)
 {

@@ -167,13 +167,21 @@ static dc_status check_distinct(const dc_comm *comm, const identity *own)
             if (!memcmp(&all[i].uuid, &all[j].uuid, sizeof all[i].uuid))
                 status = dc_fail(DC_ERR_INPUT,
                                  "ranks %d and %d both use GPU %d (%s) of their node: NCCL needs one GPU a rank; start "
-                                 "as many ranks a node as it has GPUs, or set [lug] ranks_per_search = 1",
+                                 "as many ranks a node as it has GPUs (searches of one rank each may share one: "
+                                 "dcanas lug or search with [lug] ranks_per_search = 1)",
                                  all[j].rank, all[i].rank, all[j].device, all[j].name);
     dc_blobs_clear(&blobs);
     return status;
 }
 
-static dc_status prepare(const dc_comm *comm, dc_nccl *n, identity *own, ncclUniqueId *id)
+dc_status dc_nccl_check_distinct(const dc_comm *comm)
+{
+    identity own;
+    DC_TRY_ALL(comm, identify(&own));
+    return check_distinct(comm, &own);
+}
+
+static dc_status prepare(const dc_comm *comm, dc_nccl *n, ncclUniqueId *id)
 {
     if (!n)
         return DC_ERR_MEMORY;
@@ -182,7 +190,6 @@ static dc_status prepare(const dc_comm *comm, dc_nccl *n, identity *own, ncclUni
     const char *text = getenv("DCANAS_NCCL_TIMEOUT_S");
     if (text && dc_parse_duration(text, &n->timeout_s) != DC_OK)
         return dc_fail_within(DC_ERR_INPUT, "DCANAS_NCCL_TIMEOUT_S");
-    DC_TRY(identify(own));
     const ncclResult_t result = comm->rank == 0 ? ncclGetUniqueId(id) : ncclSuccess;
     return result == ncclSuccess ? DC_OK : failed(n, result, "a unique id");
 }
@@ -225,12 +232,11 @@ static dc_status start(const dc_comm *comm, const ncclUniqueId *id, dc_nccl *n)
 
 dc_status dc_nccl_create(const dc_comm *comm, dc_nccl **nccl)
 {
-    identity own;
     ncclUniqueId id;
     dc_nccl *n = dc_alloc_zeroed(sizeof *n);
-    dc_status status = dc_comm_agree(comm, prepare(comm, n, &own, &id));
+    dc_status status = dc_comm_agree(comm, prepare(comm, n, &id));
     if (status == DC_OK)
-        status = check_distinct(comm, &own);
+        status = dc_nccl_check_distinct(comm);
     if (status == DC_OK)
         status = dc_comm_bcast(comm, 0, &id, sizeof id);
     if (status == DC_OK)

@@ -12,9 +12,13 @@
 
 typedef struct dc_nccl dc_nccl;
 
-/* For the present CUDA device of each rank. DC_ERR_INPUT, on every rank, where two have the same one. Collective, but
- * from NCCL's own start on a rank may fail alone, and does not wait to agree with ranks that may be gone.
- * dc_nccl_destroy is collective, except after an error; NULL is legal. */
+/* Whether each rank has a present CUDA device of its own: DC_ERR_INPUT, on every rank, where two have the same one.
+ * Collective. */
+dc_status dc_nccl_check_distinct(const dc_comm *comm);
+
+/* For the present CUDA device of each rank, checked as above. Collective, but from NCCL's own start on a rank may fail
+ * alone, and does not wait to agree with ranks that may be gone. dc_nccl_destroy is collective, except after an error;
+ * NULL is legal. */
 dc_status dc_nccl_create(const dc_comm *comm, dc_nccl **nccl);
 void dc_nccl_destroy(dc_nccl *nccl);
 

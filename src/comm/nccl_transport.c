@@ -82,6 +82,11 @@ static dc_status create_streams(nccl_transport *t)
     return DC_OK;
 }
 
+dc_status dc_nccl_transport_check(const dc_comm *comm)
+{
+    return dc_nccl_check_distinct(comm);
+}
+
 dc_status dc_nccl_transport_create(const dc_comm *comm, void *stream, dc_transport **transport)
 {
     nccl_transport *t = dc_alloc_zeroed(sizeof *t);
