@@ -4,7 +4,11 @@
  * summed in buckets while backward still runs. Batch norm works as in the usual data-parallel practice: every rank
  * normalises by the statistics of its own share; running statistics are averaged over ranks at the end of each epoch,
  * before evaluation. Results are the same bits for a fixed number of ranks, for any number of threads, and through any
- * interruption. */
+ * interruption.
+ *
+ * It may go on with another number of ranks: the same images come in the same global batches, with the same weights,
+ * moments and rates. Every rank then begins with the mean of the earlier ranks' running statistics, and their counts of
+ * the epoch so far are added up. What differs is batch norm's shares and the order of sums: not the same bits. */
 #ifndef DC_TRAIN_TRAIN_H
 #define DC_TRAIN_TRAIN_H
 

@@ -5,22 +5,6 @@
 . "$(dirname "$0")/common.sh"
 need h5dump
 
-# bits FILE: everything that a lookup graph holds but `seconds`, as text: names, types, attributes, raw bytes.
-bits() {
-    local raw=raw.$BASHPID
-    h5dump -A "$1" | sed 1d
-    h5dump -n "$1" | sed -n 's/^ *dataset *//p' | while read -r name; do
-        [ "$name" = /seconds ] && continue
-        h5dump -d "$name" -b LE -o "$raw" "$1" >/dev/null || echo "$name cannot be read"
-        echo "$name $(md5sum <"$raw")"
-    done
-    rm -f "$raw"
-}
-
-equal_bits() {
-    cmp <(bits "$1") <(bits "$2") >&2
-}
-
 # lug RANKS THREADS [--set ...]
 lug() {
     local n_ranks=$1 threads=$2
