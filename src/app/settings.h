@@ -36,7 +36,7 @@ typedef struct dc_settings_recipe {
 typedef struct dc_settings {
     dc_settings_run run;
     char data_file[1024];
-    int image_size; /* 0: the data set's own or default */
+    int image_size;             /* 0: the data set's own or default */
     int network;                /* dc_network_kind */
     int64_t budget[DC_METRICS]; /* 0: none */
     dc_settings_recipe target, search;
