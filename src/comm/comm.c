@@ -89,7 +89,7 @@ dc_status dc_comm_init(int *argc, char ***argv, dc_comm *world)
     return status;
 }
 
-/* Waits asleep: blocking MPI calls spin on a core that another rank's threads may need. seconds < 0: for ever. */
+/* seconds < 0: for ever. */
 static dc_status wait_asleep(MPI_Request *request, double seconds, bool *done)
 {
     const struct timespec pause = {.tv_nsec = 1000000};
@@ -102,6 +102,15 @@ static dc_status wait_asleep(MPI_Request *request, double seconds, bool *done)
             return DC_OK;
         nanosleep(&pause, NULL);
     }
+}
+
+dc_status dc_comm_wait(const dc_comm *comm, MPI_Request *request)
+{
+    bool done;
+    const char *before = dc_watchdog_waits(comm->watchdog, "MPI_Wait");
+    dc_status status = wait_asleep(request, -1, &done);
+    dc_watchdog_waits(comm->watchdog, before);
+    return status;
 }
 
 static dc_status barrier_within(const dc_comm *comm, double seconds, bool *done)
@@ -138,9 +147,10 @@ void dc_comm_finalize(dc_comm *world)
     *world = (dc_comm){.mpi = MPI_COMM_NULL, .last = MPI_COMM_NULL};
 }
 
-_Noreturn void dc_comm_abort(dc_status status)
+/* The last words of a rank that ends by itself. */
+static void say_last(void)
 {
-    int rank = 0, size = 1, code = dc_status_exit_code(status);
+    int rank = 0, size = 1;
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     MPI_Comm_size(MPI_COMM_WORLD, &size);
     fflush(stdout);
@@ -149,8 +159,21 @@ _Noreturn void dc_comm_abort(dc_status status)
     else
         fprintf(stderr, "dcanas: %s\n", dc_status_message());
     fflush(stderr);
+}
+
+_Noreturn void dc_comm_abort(dc_status status)
+{
+    const int code = dc_status_exit_code(status);
+    say_last();
     MPI_Abort(MPI_COMM_WORLD, code);
     _Exit(code);
+}
+
+_Noreturn void dc_comm_leave(const dc_comm *comm, dc_status status)
+{
+    if (comm->rank == 0)
+        say_last();
+    _Exit(dc_status_exit_code(status));
 }
 
 /* ---- groups --------------------------------------------------------------------------------------------------------

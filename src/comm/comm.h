@@ -67,6 +67,10 @@ void dc_comm_finalize(dc_comm *world);
  * aborts with the exit status of `status`, which the launcher passes on. R is the rank in the world. Not collective. */
 _Noreturn void dc_comm_abort(dc_status status);
 
+/* Ends this process where others have died and MPI can neither be finalized nor aborted (Open MPI's mpirun
+ * --enable-recovery waits for ever then): each living rank leaves, rank 0 with the message. */
+_Noreturn void dc_comm_leave(const dc_comm *comm, dc_status status);
+
 /* ---- groups --------------------------------------------------------------------------------------------------------
  */
 
@@ -105,6 +109,10 @@ dc_status dc_comm_any(const dc_comm *comm, bool mine, bool *any);
 
 /* ---- collectives ---------------------------------------------------------------------------------------------------
  */
+
+/* Waits for what other ranks send, asleep (checked each millisecond): blocking MPI calls spin on a core that another
+ * rank's threads may need. Not collective. */
+dc_status dc_comm_wait(const dc_comm *comm, MPI_Request *request);
 
 /* Waits for all ranks, asleep (checked each millisecond), so that a rank may wait for hours and leave the cores to
  * others. */

@@ -27,6 +27,7 @@ struct dc_farm_worker {
     int item; /* present, -1: none */
     bool stop;
     bool told_to_stop; /* the manager's message was read */
+    int n_lost;        /* ranks that died */
     double last_progress;
     bytes results; /* of the group's first rank: records, each followed by its bytes */
     size_t record; /* where the present item's begins */
@@ -117,14 +118,16 @@ static dc_status next_item(dc_farm_worker *w, dc_farm_ended ended, bool stop)
     if (w->group.rank == 0) {
         dc_farm_message ask = {.kind = DC_FARM_ASK, .item = w->item, .ended = ended, .stop = stop};
         DC_MPI(MPI_Send(&ask, sizeof ask, MPI_BYTE, 0, DC_FARM_TAG_MANAGER, w->comm->mpi));
-        DC_MPI_WAIT(w->comm,
-                    MPI_Recv(&order, sizeof order, MPI_BYTE, 0, DC_FARM_TAG_ORDER, w->comm->mpi, MPI_STATUS_IGNORE));
+        MPI_Request request; /* asleep: it may come only when the last item is done */
+        DC_MPI(MPI_Irecv(&order, sizeof order, MPI_BYTE, 0, DC_FARM_TAG_ORDER, w->comm->mpi, &request));
+        DC_TRY(dc_comm_wait(w->comm, &request));
         /* Nothing may be left in the communicator when it is freed. */
         if (order.item < 0 && order.stop_sent && !w->told_to_stop)
             DC_MPI(MPI_Recv(NULL, 0, MPI_BYTE, 0, DC_FARM_TAG_STOP, w->comm->mpi, MPI_STATUS_IGNORE));
     }
     DC_TRY(dc_comm_bcast(&w->group, 0, &order, sizeof order));
     w->item = order.item;
+    w->n_lost = order.n_lost;
     return DC_OK;
 }
 
@@ -229,6 +232,14 @@ static dc_status form_group(dc_farm_worker *w)
     return dc_comm_split(w->comm, index < w->comm->size / ranks ? index : -1, &w->group);
 }
 
+/* All living ranks are through: nobody was told that there is no more before. */
+static _Noreturn void end_without_lost(const dc_farm_worker *w)
+{
+    dc_comm_leave(w->comm, dc_fail(DC_INTERRUPTED,
+                                   "%d rank%s died; the others did what was left and saved it: start again to go on",
+                                   w->n_lost, w->n_lost == 1 ? "" : "s"));
+}
+
 /* On the farm's communicator, with the groups formed. */
 static dc_status run(dc_farm_worker *w, dc_blobs *results)
 {
@@ -242,6 +253,8 @@ static dc_status run(dc_farm_worker *w, dc_blobs *results)
     if (broken != DC_OK)
         dc_comm_abort(broken);
     dc_farm_manager_join(manager);
+    if (w->n_lost > 0)
+        end_without_lost(w);
     DC_TRY(dc_comm_barrier(w->comm));
     DC_TRY_ALL(w->comm, mine);
     return results ? share_results(w, results) : DC_OK;

@@ -11,10 +11,16 @@
 /* The place of a working rank, for the calls below from within the work callback. */
 typedef struct dc_farm_worker dc_farm_worker;
 
-typedef enum dc_farm_event { DC_FARM_STARTED, DC_FARM_PROGRESS, DC_FARM_FINISHED, DC_FARM_STOPPED } dc_farm_event;
+typedef enum dc_farm_event {
+    DC_FARM_STARTED,
+    DC_FARM_PROGRESS,
+    DC_FARM_FINISHED,
+    DC_FARM_STOPPED, /* failed or interrupted */
+    DC_FARM_LOST     /* with its rank: it will be done by another */
+} dc_farm_event;
 
 typedef struct dc_farm_news {
-    dc_farm_event event; /* STOPPED: failed or interrupted */
+    dc_farm_event event;
     int item;
     int rank;         /* which works on it (the first of its group), in the farm's communicator */
     int n_done;       /* finished items, also those that were done before */
@@ -31,6 +37,9 @@ typedef struct dc_farm {
     dc_status (*work)(void *context, int item, dc_farm_worker *worker);
     /* For progress lines: called on rank 0 by the manager's thread, beside rank 0's own work. NULL: none. */
     void (*news)(void *context, const dc_farm_news *news);
+    /* Whether the rank that works on this item is dead, as can happen where the launcher does not end the job then;
+     * asked by the manager's thread about once a second. NULL: that ends the job. */
+    bool (*lost)(void *context, int item);
     /* Whether a signal asks to stop; asked on every rank. NULL: never. */
     bool (*interrupted)(void *context);
     void *context;
@@ -41,6 +50,9 @@ typedef struct dc_farm {
  *
  * When an item fails or is interrupted no more items are handed out, the others are asked to stop
  * (dc_farm_should_stop), and every rank returns the agreed status and message (dc_comm_agree); results are then empty.
+ * A rank that is lost takes no other with it: its item is handed out again, and when all that can be done is done, the
+ * job ends (dc_comm_leave with DC_INTERRUPTED), since MPI knows no collectives without it. What the items saved stands.
+ *
  * Collective; n_items, ranks_per_group equal on every rank. More ranks than items is fine. */
 dc_status dc_farm_run(const dc_comm *comm, const dc_farm *farm, dc_blobs *results);
 

@@ -26,6 +26,7 @@ typedef struct dc_farm_message {
 typedef struct dc_farm_order {
     int item;       /* -1: no more */
     bool stop_sent; /* with -1: a DC_FARM_TAG_STOP was sent */
+    int n_lost;     /* with -1: ranks (or groups) that died: no collective will end */
 } dc_farm_order;
 
 /* The manager's thread, on rank 0. It ends when every worker was told that there is no more. */

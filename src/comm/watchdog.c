@@ -27,6 +27,7 @@ typedef struct known {
     int silence; /* turns since it told something */
     int sent, received;
     MPI_Request answer;
+    atomic_bool forgotten;
 } known;
 
 struct dc_watchdog {
@@ -127,16 +128,19 @@ static void name_rank(named *list, int rank, const report *r)
 static dc_status judge(const dc_watchdog *w)
 {
     named silent = {0}, stuck = {0}, waiting = {0};
-    int limit = turns_of(w);
+    int limit = turns_of(w), n_living = 0;
     for (int i = 0; i < w->size; i++) {
         const known *k = &w->ranks[i];
+        if (atomic_load(&k->forgotten))
+            continue;
+        n_living++;
         if (k->silence > limit)
             name_rank(&silent, i, &k->last);
         else if (k->last.age > limit)
             name_rank(*k->last.waits ? &waiting : &stuck, i, &k->last);
     }
     const named *worst = silent.n ? &silent : stuck.n ? &stuck : &waiting;
-    if (worst == &waiting && waiting.n < w->size)
+    if (worst == &waiting && waiting.n < n_living)
         return DC_OK;
     return dc_fail(DC_ERR_STALLED, "no progress for %s ([run] watchdog): %s: %s. The last checkpoint stands",
                    dc_format_duration(w->timeout_s).s,
@@ -144,6 +148,12 @@ static dc_status judge(const dc_watchdog *w)
                    : worst == &stuck ? "does not move"
                                      : "all wait for each other",
                    worst->text);
+}
+
+void dc_watchdog_forget(dc_watchdog *w, int rank)
+{
+    if (w && w->ranks && rank < w->size)
+        atomic_store(&w->ranks[rank].forgotten, true);
 }
 
 /* ---- a turn ---- */
@@ -184,11 +194,10 @@ static dc_status turn_of_first(dc_watchdog *w)
     for (int i = 1; i < w->size; i++) {
         bool done = false;
         known *k = &w->ranks[i];
-        DC_TRY(is_done(&k->answer, &done));
-        if (done) {
-            DC_MPI(MPI_Isend(NULL, 0, MPI_BYTE, i, TAG_ANSWER, w->mpi, &k->answer));
-            k->sent++;
-        }
+        if (atomic_load(&k->forgotten) || is_done(&k->answer, &done) != DC_OK || !done)
+            continue;
+        /* one that cannot be reached will be silent */
+        k->sent += MPI_Isend(NULL, 0, MPI_BYTE, i, TAG_ANSWER, w->mpi, &k->answer) == MPI_SUCCESS;
     }
     return judge(w);
 }

@@ -25,6 +25,9 @@ dc_status dc_watchdog_start(dc_watchdog *watchdog, MPI_Comm mpi, double timeout_
 /* Ends the watch and frees; collective, after everybody's work. NULL is legal. */
 void dc_watchdog_destroy(dc_watchdog *watchdog);
 
+/* A rank that is known to be dead: the others go on without it. Rank 0's. */
+void dc_watchdog_forget(dc_watchdog *watchdog, int rank);
+
 /* This rank has moved on. name: of the work (copied), NULL: the same as before. NULL watchdogs take no notes. */
 void dc_watchdog_moved(dc_watchdog *watchdog, const char *name, int64_t step);
 

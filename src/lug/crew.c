@@ -87,6 +87,9 @@ static void news_for_board(void *context, const dc_farm_news *news)
         put(b, news->item, news->text);
     else
         take_off(b, news->item, summary);
+    if (news->event == DC_FARM_LOST)
+        dc_log_warn(crew->log, "%s: rank %d died over %s: it is done again by another", crew->heading, news->rank,
+                    crew->name(crew->context, news->item));
     if (news->event == DC_FARM_FINISHED) {
         write_event(crew, news, summary);
         dc_log_info(crew->log, "%s: %d of %d: %s: %s", crew->heading, news->n_done, crew->n_items,
@@ -103,6 +106,12 @@ static dc_status work_of_board(void *context, int item, dc_farm_worker *worker)
                                                        : dc_fail_within(status, "%s", crew->name(crew->context, item));
 }
 
+static bool lost_of_board(void *context, int item)
+{
+    const dc_crew *crew = ((board *)context)->crew;
+    return crew->lost(crew->context, item);
+}
+
 static bool interrupted(void *context)
 {
     (void)context;
@@ -117,6 +126,7 @@ dc_status dc_crew_run(const dc_comm *comm, const dc_crew *crew, dc_blobs *result
                     .ranks_per_group = crew->ranks_per_item,
                     .work = work_of_board,
                     .news = news_for_board,
+                    .lost = crew->lost ? lost_of_board : NULL,
                     .interrupted = interrupted,
                     .context = &b};
     dc_status status = dc_farm_run(comm, &farm, results);

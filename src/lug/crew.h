@@ -16,6 +16,7 @@ typedef struct dc_crew {
     const bool *done; /* as dc_farm's */
     const char *(*name)(const void *context, int item);
     dc_status (*work)(void *context, int item, dc_farm_worker *worker); /* its last progress text is its summary */
+    bool (*lost)(void *context, int item);                              /* as dc_farm's; NULL: none */
     void *context;
 } dc_crew;
 

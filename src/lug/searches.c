@@ -1,5 +1,6 @@
 #include "lug/searches.h"
 
+#include "base/clock.h"
 #include "base/files.h"
 #include "base/hash.h"
 #include "base/units.h"
@@ -11,9 +12,17 @@
 
 enum { SUMMARY_CHARS = 256 };
 
+/* What rank 0 saw of a search's lock: whether its owner still lives. */
+typedef struct sign {
+    int64_t before; /* the generation before anybody here made this search */
+    int64_t beat;
+    double since_s; /* when the beat was first seen */
+} sign;
+
 typedef struct work {
     const dc_searches *searches;
     const dc_search_spec *specs;
+    sign *signs; /* rank 0's */
 } work;
 
 /* ---- one search ---- */
@@ -131,6 +140,33 @@ static dc_status search_one(void *context, int item, dc_farm_worker *worker)
     return status;
 }
 
+/* ---- the dead ---- */
+
+static dc_lock_view look(const work *w, int item)
+{
+    char path[DC_PATH_CHARS];
+    return path_of(w->searches, &w->specs[item], ".lock", path) == DC_OK ? dc_lock_look(path) : (dc_lock_view){0};
+}
+
+/* A rank that made this search and died left its lock: at once known on this machine, elsewhere by its silence. */
+static bool lost(void *context, int item)
+{
+    const work *w = context;
+    sign *s = &w->signs[item];
+    const dc_lock_view view = look(w, item);
+    const double now = dc_clock_seconds();
+    if (view.generation <= s->before || view.life == DC_LOCK_FREE || view.life == DC_LOCK_LIVES)
+        return false;
+    if (view.beat != s->beat || s->since_s == 0) {
+        s->beat = view.beat;
+        s->since_s = now;
+    }
+    bool dead = view.life == DC_LOCK_DEAD || now - s->since_s > w->searches->lock_timeout_s;
+    if (dead)
+        *s = (sign){.before = view.generation};
+    return dead;
+}
+
 /* ---- all of them ---- */
 
 void dc_search_point_name(int point, int seed_index, char name[DC_SEARCH_NAME_CHARS])
@@ -143,21 +179,36 @@ static const char *name_of(const void *context, int item)
     return ((const work *)context)->specs[item].name;
 }
 
+static dc_status run_crew(const dc_searches *searches, int n, const bool *done, work *w, dc_blobs *results)
+{
+    if (searches->comm->rank == 0) {
+        w->signs = dc_alloc_zeroed((size_t)n * sizeof *w->signs);
+        for (int i = 0; i < n && w->signs; i++)
+            if (!done || !done[i])
+                w->signs[i].before = look(w, i).generation;
+    }
+    DC_TRY_ALL(searches->comm, searches->comm->rank != 0 || w->signs ? DC_OK : DC_ERR_MEMORY);
+    const dc_crew crew = {.log = searches->common->log,
+                          .events = searches->common->events,
+                          .heading = searches->heading,
+                          .n_items = n,
+                          .ranks_per_item = searches->ranks_per_search,
+                          .done = done,
+                          .name = name_of,
+                          .work = search_one,
+                          .lost = lost,
+                          .context = w};
+    return dc_crew_run(searches->comm, &crew, results);
+}
+
 dc_status dc_searches_run(const dc_searches *searches, int n, const dc_search_spec *specs, const bool *done,
                           dc_lug_entry *entries)
 {
-    work w = {searches, specs};
-    dc_crew crew = {.log = searches->common->log,
-                    .events = searches->common->events,
-                    .heading = searches->heading,
-                    .n_items = n,
-                    .ranks_per_item = searches->ranks_per_search,
-                    .done = done,
-                    .name = name_of,
-                    .work = search_one,
-                    .context = &w};
+    work w = {.searches = searches, .specs = specs};
     dc_blobs results;
-    DC_TRY(dc_crew_run(searches->comm, &crew, &results));
+    dc_status status = run_crew(searches, n, done, &w, &results);
+    free(w.signs);
+    DC_TRY(status);
     for (int i = 0; i < n; i++)
         if (!done || !done[i])
             memcpy(&entries[i], results.data + results.offsets[i], sizeof entries[i]);
