@@ -94,12 +94,12 @@ static dc_status load_lug(dc_pipeline *p, const char *path)
     return DC_OK;
 }
 
-/* Every (point, seed); done: what the graph already holds. */
-static void lug_specs(const dc_pipeline *p, dc_search_spec *specs, bool *done)
+/* Every (point, seed) of this job's part; done: what the graph already holds. Returns how many. */
+static int lug_specs(const dc_pipeline *p, dc_search_spec *specs, bool *done)
 {
-    int seeds = p->settings.lug_seeds, n = p->settings.lug_points * seeds;
-    for (int i = 0; i < n; i++) {
-        dc_search_spec *spec = &specs[i];
+    int seeds = p->settings.lug_seeds, searches = p->settings.lug_points * seeds, n = 0;
+    for (int i = p->parts ? p->part - 1 : 0; i < searches; i += p->parts ? p->parts : 1) {
+        dc_search_spec *spec = &specs[n];
         memset(spec, 0, sizeof *spec);
         spec->point = i / seeds;
         spec->seed_index = i % seeds;
@@ -112,8 +112,9 @@ static void lug_specs(const dc_pipeline *p, dc_search_spec *specs, bool *done)
                 dc_lug_point(limits->min + p->settings.lug_lowest * range,
                              limits->min + p->settings.lug_highest * range, spec->point);
         }
-        done[i] = dc_lug_find(&p->lug, spec->point, spec->seed_index) != NULL;
+        done[n++] = dc_lug_find(&p->lug, spec->point, spec->seed_index) != NULL;
     }
+    return n;
 }
 
 /* The graph now holds what the checkpoints held. */
@@ -128,15 +129,16 @@ static void remove_checkpoints(const char *directory, int n, const dc_search_spe
         }
 }
 
-static dc_status extend_lug(dc_pipeline *p, const char *path, int n, dc_search_spec *specs, bool *done,
-                            dc_lug_entry *entries)
+static dc_status extend_lug(dc_pipeline *p, const char *path, dc_search_spec *specs, bool *done, dc_lug_entry *entries)
 {
     char directory[DC_PATH_CHARS];
-    lug_specs(p, specs, done);
-    int left = 0;
+    int n = lug_specs(p, specs, done), left = 0;
     for (int i = 0; i < n; i++)
         left += !done[i];
-    dc_log_info(p->log, "lookup graph: %d searches, %d to do", n, left);
+    if (p->parts)
+        dc_log_info(p->log, "lookup graph: part %d of %d has %d left to do", p->part, p->parts, left);
+    else
+        dc_log_info(p->log, "lookup graph: %d searches, %d to do", n, left);
     if (left == 0)
         return DC_OK;
     DC_TRY(dc_pipeline_folder(p, "searches", directory));
@@ -146,6 +148,8 @@ static dc_status extend_lug(dc_pipeline *p, const char *path, int n, dc_search_s
                                   directory, p->settings.run.lock_timeout_s};
     DC_TRY(dc_searches_run(&searches, n, specs, done, entries));
     dc_status status = DC_OK;
+    if (p->parts) /* a job that finds all parts' checkpoints gathers them */
+        return DC_OK;
     for (int i = 0; i < n && status == DC_OK; i++)
         if (!done[i])
             status = dc_lug_add(&p->lug, &entries[i]);
@@ -187,7 +191,7 @@ static dc_status build_lug(dc_pipeline *p)
     dc_lug_entry *entries = dc_alloc_zeroed((size_t)n * sizeof *entries);
     dc_status status = dc_comm_agree(p->world, specs && done && entries ? DC_OK : DC_ERR_MEMORY);
     if (status == DC_OK)
-        status = extend_lug(p, path, n, specs, done, entries);
+        status = extend_lug(p, path, specs, done, entries);
     free(specs);
     free(done);
     free(entries);

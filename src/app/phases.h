@@ -7,7 +7,8 @@
 /* Whether the search is held to budgets: then there is a lookup graph. */
 bool dc_pipeline_constrained(const dc_pipeline *p);
 
-/* Builds, or extends, the lookup graph: p->lug on every rank. Collective, as all of these. */
+/* Builds, or extends, the lookup graph: p->lug on every rank. Of a part (p->parts) only its searches are made, and stay
+ * in their checkpoints, from which the phase without parts takes them. Collective, as all of these. */
 dc_status dc_phase_lug(dc_pipeline *p);
 
 /* The lookup graph as it is, without any search: empty when there is none. */

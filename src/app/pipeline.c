@@ -20,6 +20,11 @@ dc_status dc_pipeline_path(const dc_pipeline *p, const char *name, char path[DC_
     return dc_path_join(p->folder, name, path);
 }
 
+dc_status dc_pipeline_own_path(const dc_pipeline *p, const char *name, char path[DC_PATH_CHARS])
+{
+    return dc_path_join(p->own, name, path);
+}
+
 dc_status dc_pipeline_folder(const dc_pipeline *p, const char *name, char path[DC_PATH_CHARS])
 {
     dc_status status = dc_pipeline_path(p, name, path);
@@ -46,7 +51,7 @@ static dc_status save_progress(const dc_pipeline *p)
     char path[DC_PATH_CHARS];
     dc_state *state;
     DC_TRY(dc_lock_check(p->lock));
-    DC_TRY(dc_pipeline_path(p, "run.h5", path));
+    DC_TRY(dc_pipeline_own_path(p, "run.h5", path));
     DC_TRY(dc_state_create(path, &state));
     dc_state_put_u64(state, "dataset", p->dataset->hash);
     dc_state_put_doubles(state, "seconds", 1, (int64_t[]){DC_PHASES}, p->progress.seconds);
@@ -62,7 +67,7 @@ static dc_status load_progress(dc_pipeline *p)
     char path[DC_PATH_CHARS];
     uint64_t dataset = 0;
     dc_state *state;
-    DC_TRY(dc_pipeline_path(p, "run.h5", path));
+    DC_TRY(dc_pipeline_own_path(p, "run.h5", path));
     if (!dc_state_exists(path))
         return save_progress(p);
     DC_TRY(dc_state_open_newest(path, &state));
@@ -183,7 +188,9 @@ dc_status dc_pipeline_prepare(dc_pipeline *p, const dc_comm *world, const char *
     p->command = command;
     p->searches = searches;
     DC_TRY(prepare_own(p, config, args, searches));
-    return dc_path_join(p->settings.run.output, p->settings.run.name, p->folder);
+    DC_TRY(dc_path_join(p->settings.run.output, p->settings.run.name, p->folder));
+    snprintf(p->own, sizeof p->own, "%s", p->folder);
+    return DC_OK;
 }
 
 dc_status dc_pipeline_check_genotype(const dc_pipeline *p, const dc_genotype *genotype)
@@ -203,9 +210,20 @@ dc_status dc_pipeline_check_genotype(const dc_pipeline *p, const dc_genotype *ge
     return DC_OK;
 }
 
-/* The configuration that made this folder, if any, must be ours. */
-static dc_status check_config(const dc_pipeline *p, const char *path)
+dc_status dc_pipeline_take_part(dc_pipeline *p, int part, int parts)
 {
+    char name[64];
+    p->part = part;
+    p->parts = parts;
+    snprintf(name, sizeof name, "parts/%d-of-%d", part, parts);
+    return dc_path_join(p->folder, name, p->own);
+}
+
+/* The configuration that made this folder, the run's or our own, if any, must be ours. */
+static dc_status check_config(const dc_pipeline *p, const char *folder)
+{
+    char path[DC_PATH_CHARS];
+    DC_TRY(dc_path_join(folder, "config.ini", path));
     if (!dc_file_exists(path))
         return DC_OK;
     dc_settings *earlier = dc_alloc_zeroed(sizeof *earlier);
@@ -226,9 +244,10 @@ static dc_status check_config(const dc_pipeline *p, const char *path)
     return status;
 }
 
-static dc_status keep_config(const dc_pipeline *p, const char *path)
+static dc_status keep_config(const dc_pipeline *p)
 {
-    char *text;
+    char path[DC_PATH_CHARS], *text;
+    DC_TRY(dc_pipeline_own_path(p, "config.ini", path));
     DC_TRY(dc_config_dump(&dc_settings_schema, &p->settings, true, &text));
     dc_status status = dc_file_replace_text(path, text);
     free(text);
@@ -238,21 +257,21 @@ static dc_status keep_config(const dc_pipeline *p, const char *path)
 /* A folder that is refused is left as it was, but for its log. */
 static dc_status open_folder(dc_pipeline *p)
 {
-    char path[DC_PATH_CHARS], config[DC_PATH_CHARS];
-    DC_TRY(dc_directory_create(p->folder));
-    DC_TRY(dc_pipeline_path(p, "lock", path));
-    DC_TRY(dc_lock_acquire(path, p->folder, p->settings.run.lock_timeout_s, dc_comm_abort, &p->lock));
-    DC_TRY(dc_pipeline_path(p, "config.ini", config));
-    DC_TRY(check_config(p, config));
-    DC_TRY(dc_pipeline_path(p, "log.txt", path));
+    char path[DC_PATH_CHARS];
+    DC_TRY(dc_directory_create(p->own));
+    DC_TRY(dc_pipeline_own_path(p, "lock", path));
+    DC_TRY(dc_lock_acquire(path, p->own, p->settings.run.lock_timeout_s, dc_comm_abort, &p->lock));
+    DC_TRY(check_config(p, p->folder));
+    DC_TRY(check_config(p, p->own));
+    DC_TRY(dc_pipeline_own_path(p, "log.txt", path));
     DC_TRY(dc_log_open(0, p->world->size, dc_log_on_terminal(), path, &p->log));
     dc_log_set_interval(p->log, p->settings.run.log_interval_s);
     DC_TRY(load_progress(p));
-    DC_TRY(dc_pipeline_path(p, "events.jsonl", path));
+    DC_TRY(dc_pipeline_own_path(p, "events.jsonl", path));
     DC_TRY(dc_events_open(path, &p->events));
     DC_TRY(dc_starts_begin(p));
     p->started = true;
-    return keep_config(p, config);
+    return keep_config(p);
 }
 
 /* Threads of a rank meet after every operation, searches of several ranks never: where nobody has set the threads, says
@@ -262,6 +281,7 @@ static void suggest_ranks(const dc_pipeline *p)
     const dc_settings *s = &p->settings;
     const int64_t cores = (int64_t)p->world->size * p->threads;
     int64_t useful = s->constrained && p->budgets.n > 0 ? (int64_t)s->lug_points * s->lug_seeds : s->runs;
+    useful = p->parts ? (useful + p->parts - 1) / p->parts : useful;
     useful *= s->ranks_per_search;
     useful = useful < cores ? useful : cores;
     if (p->searches && s->run.threads == 0 && useful > p->world->size)
@@ -293,9 +313,9 @@ static dc_status share_lock(dc_pipeline *p)
     char path[DC_PATH_CHARS];
     int64_t generation = p->lock ? dc_lock_generation(p->lock) : 0;
     DC_TRY(dc_comm_bcast(p->world, 0, &generation, sizeof generation));
-    dc_status status = dc_pipeline_path(p, "lock", path);
+    dc_status status = dc_pipeline_own_path(p, "lock", path);
     if (status == DC_OK && p->world->rank != 0)
-        status = dc_lock_join(path, p->folder, generation, &p->lock);
+        status = dc_lock_join(path, p->own, generation, &p->lock);
     return dc_comm_agree(p->world, status);
 }
 

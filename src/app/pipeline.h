@@ -32,8 +32,10 @@ typedef struct dc_pipeline {
     dc_limits limits[DC_METRICS];
     dc_budgets budgets;
     dc_deriver *deriver;
-    char folder[DC_PATH_CHARS];
-    dc_lock *lock; /* of the folder: this job is its one writer; on every rank */
+    char folder[DC_PATH_CHARS]; /* the run's: output/NAME */
+    char own[DC_PATH_CHARS];    /* of this job's log, events and lock: the same, or of a part parts/I-of-N in it */
+    int part, parts;            /* which share of the lookup graph's searches this job makes, from 1; 0: all there is */
+    dc_lock *lock;              /* of `own`: this job is its one writer; on every rank */
     dc_log *log;
     dc_events *events;
     bool started; /* the start is noted in the folder; rank 0 */
@@ -54,6 +56,10 @@ dc_status dc_pipeline_prepare(dc_pipeline *p, const dc_comm *world, const char *
  * not what another one's search was held to. Not collective. */
 dc_status dc_pipeline_check_genotype(const dc_pipeline *p, const dc_genotype *genotype);
 
+/* Makes a prepared run a part of it: one of several jobs, on the same folder at the same time, that make the searches
+ * of one lookup graph. part: from 1 to parts. */
+dc_status dc_pipeline_take_part(dc_pipeline *p, int part, int parts);
+
 /* Takes the output folder of a prepared run for this job (rank 0): an unfinished run of the same configuration in it is
  * continued, one of another is refused, naming the key that differs. Collective. */
 dc_status dc_pipeline_open(dc_pipeline *p);
@@ -63,6 +69,9 @@ void dc_pipeline_close(dc_pipeline *p);
  */
 dc_status dc_pipeline_path(const dc_pipeline *p, const char *name, char path[DC_PATH_CHARS]);
 dc_status dc_pipeline_folder(const dc_pipeline *p, const char *name, char path[DC_PATH_CHARS]);
+
+/* The path of one of this job's own files. */
+dc_status dc_pipeline_own_path(const dc_pipeline *p, const char *name, char path[DC_PATH_CHARS]);
 
 /* Writes run.h5: p->progress. Collective. */
 dc_status dc_pipeline_save(const dc_pipeline *p);

@@ -19,34 +19,51 @@
         "precision", "float|tf32|bf16", "in what: [run] precision"                                                     \
     }
 
+#define KEYS_OPTION                                                                                                    \
+    {                                                                                                                  \
+        "keys", NULL, "prints every key of the configuration with its default and meaning"                             \
+    }
+
 static const dc_option options[] = {
     SET_OPTION,
     DEVICE_OPTIONS,
-    {"keys", NULL, "prints every key of the configuration with its default and meaning"},
+    KEYS_OPTION,
 };
 static const dc_option train_options[] = {
     SET_OPTION,
     DEVICE_OPTIONS,
-    {"keys", NULL, "prints every key of the configuration with its default and meaning"},
+    KEYS_OPTION,
     {"genotype", "GENOTYPE", "a name, a text or a file (default: genotype.txt of the run's folder)"},
+};
+static const dc_option lug_options[] = {
+    SET_OPTION,
+    DEVICE_OPTIONS,
+    KEYS_OPTION,
+    {"part", "I/N", "makes only the I-th of N shares of the searches, beside other jobs on the same folder"},
 };
 
 enum { N_OPTIONS = sizeof options / sizeof options[0] };
 
-static const char restart_help[] =
-    "CONFIG is an INI file such as those in input/. Start it with mpirun -np N (or srun) for N ranks.\n"
-    "Results appear in output/NAME/. A run that was interrupted goes on where it was when it is started\n"
-    "again with the same configuration; SIGTERM, SIGINT, USR1 and USR2 save its state and end it with\n"
-    "exit status 75.";
+#define RESTART_HELP                                                                                                   \
+    "CONFIG is an INI file such as those in input/. Start it with mpirun -np N (or srun) for N ranks.\n"               \
+    "Results appear in output/NAME/. A run that was interrupted goes on where it was when it is started\n"             \
+    "again with the same configuration; SIGTERM, SIGINT, USR1 and USR2 save its state and end it with\n"               \
+    "exit status 75."
+
+static const char lug_help[] = RESTART_HELP
+    "\n\n"
+    "With --part I/N, several jobs build one lookup graph at the same time on the same folder: N of them,\n"
+    "each with its own I, in any order. `dcanas lug CONFIG` (or `dcanas run CONFIG`) then gathers what they\n"
+    "made, and makes what is missing; it refuses searches that a job still makes.";
 
 static const dc_command commands[] = {
     {"run", "CONFIG", 1, 1, options, N_OPTIONS,
-     "does the whole job: lookup graph, search, selection, training, evaluation", restart_help},
-    {"lug", "CONFIG", 1, 1, options, N_OPTIONS, "builds or extends the lookup graph from search target to derived size",
-     restart_help},
+     "does the whole job: lookup graph, search, selection, training, evaluation", RESTART_HELP},
+    {"lug", "CONFIG", 1, 1, lug_options, N_OPTIONS + 1,
+     "builds or extends the lookup graph from search target to derived size", lug_help},
     {"search", "CONFIG", 1, 1, options, N_OPTIONS,
-     "searches an architecture within the budget (with the lookup graph, if built)", restart_help},
-    {"train", "CONFIG", 1, 1, train_options, N_OPTIONS + 1, "trains and evaluates a given architecture", restart_help},
+     "searches an architecture within the budget (with the lookup graph, if built)", RESTART_HELP},
+    {"train", "CONFIG", 1, 1, train_options, N_OPTIONS + 1, "trains and evaluates a given architecture", RESTART_HELP},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 
@@ -100,14 +117,28 @@ static dc_status run_search(dc_pipeline *p, bool train, FILE *out)
     return status;
 }
 
-static dc_status run_lug(dc_pipeline *p, FILE *out)
+/* "3/8" */
+static dc_status take_part(dc_pipeline *p, const char *text)
+{
+    int part = 0, parts = 0, end = 0;
+    if (sscanf(text, "%d/%d%n", &part, &parts, &end) != 2 || text[end] || part < 1 || parts < part)
+        return dc_fail(DC_ERR_INPUT, "--part %s: should be I/N with I from 1 to N, such as 3/8", text);
+    return dc_pipeline_take_part(p, part, parts);
+}
+
+static dc_status run_lug(dc_pipeline *p, const dc_args *args, FILE *out)
 {
     if (!dc_pipeline_constrained(p))
         return dc_fail(DC_ERR_INPUT, "a lookup graph needs [budget] params or macs (any value within the limits: it "
                                      "tells which metrics to hold) and [constraint] enabled = yes");
+    if (dc_args_has(args, "part"))
+        DC_TRY(take_part(p, dc_args_value(args, "part")));
     DC_TRY(dc_pipeline_open(p));
     DC_TRY(dc_phase_lug(p));
-    if (p->world->rank == 0)
+    if (p->parts)
+        dc_log_info(p->log, "part %d of %d is done; without --part dcanas lug, or run, gathers them", p->part,
+                    p->parts);
+    else if (p->world->rank == 0)
         dc_lug_print(p, out);
     return DC_OK;
 }
@@ -141,7 +172,7 @@ static dc_status run_train(dc_pipeline *p, const dc_args *args, FILE *out)
 static dc_status run_prepared(dc_pipeline *p, const char *name, const dc_args *args, FILE *out)
 {
     if (strcmp(name, "lug") == 0)
-        return run_lug(p, out);
+        return run_lug(p, args, out);
     if (strcmp(name, "train") == 0)
         return run_train(p, args, out);
     if (strcmp(name, "run") == 0) { /* all ranks will train together: told before hours of searches */

@@ -67,7 +67,7 @@ static dc_status write_starts(const char *folder, const dc_starts *starts)
 dc_status dc_starts_begin(const dc_pipeline *p)
 {
     const dc_settings *s = &p->settings;
-    dc_starts starts = dc_starts_read(p->folder);
+    dc_starts starts = dc_starts_read(p->own);
     dc_survey survey;
     DC_TRY(dc_survey_take(p->folder, s, &survey));
     double progress = dc_survey_progress(&survey);
@@ -77,7 +77,7 @@ dc_status dc_starts_begin(const dc_pipeline *p)
         return dc_fail(DC_ERR_STALLED,
                        "%s: the last %d starts brought nothing further%s%s%s: see its log.txt; to go on all the same, "
                        "--set checkpoint.max_starts_without_progress=0",
-                       p->folder, starts.idle, *starts.last ? " (the last one: " : "", starts.last,
+                       p->own, starts.idle, *starts.last ? " (the last one: " : "", starts.last,
                        *starts.last ? ")" : "");
     starts.starts++;
     starts.progress = progress;
@@ -86,20 +86,20 @@ dc_status dc_starts_begin(const dc_pipeline *p)
     starts.started_s = dc_clock_wall();
     starts.last[0] = 0;
     snprintf(starts.command, sizeof starts.command, "%s", p->command);
-    return write_starts(p->folder, &starts);
+    return write_starts(p->own, &starts);
 }
 
 void dc_starts_end(const dc_pipeline *p, dc_status status)
 {
     char message[1024];
     snprintf(message, sizeof message, "%s", dc_status_message()); /* what follows may fail */
-    dc_starts starts = dc_starts_read(p->folder);
+    dc_starts starts = dc_starts_read(p->own);
     if (status == DC_OK) {
         starts.idle = 0;
         starts.progress = -1;
     }
     snprintf(starts.last, sizeof starts.last, "%.*s", (int)sizeof starts.last - 1, status == DC_OK ? "done" : message);
     if (dc_lock_check(p->lock) == DC_OK)
-        write_starts(p->folder, &starts);
+        write_starts(p->own, &starts);
     dc_fail(status, "%s", message);
 }

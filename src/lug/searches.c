@@ -73,15 +73,18 @@ static dc_lug_entry entry_of(const dc_search_spec *spec, const dc_search_result 
 }
 
 /* One line: what it was held to and what it derives, of the first constrained metric (or parameters). */
-static void summarise(const dc_search_job *job, const dc_lug_entry *entry, int skips, char text[SUMMARY_CHARS])
+static void summarise(const dc_search_job *job, const dc_lug_entry *entry, const dc_search_result *result,
+                      char text[SUMMARY_CHARS])
 {
+    int skips = result->skips[DC_CELL_NORMAL] + result->skips[DC_CELL_REDUCE];
     dc_metric metric = job->targets.n ? job->targets.table[0]->metric : DC_METRIC_PARAMS;
     char held[64] = "";
     if (job->targets.n)
         snprintf(held, sizeof held, "held to %s, ", dc_format_count((int64_t)entry->target[metric]).s);
-    snprintf(text, SUMMARY_CHARS, "%sderives %s %s, %d of 16 operations are skips, validation %.1f %%, %s", held,
+    snprintf(text, SUMMARY_CHARS, "%sderives %s %s, %d of 16 operations are skips, validation %.1f %%, %s%s", held,
              dc_format_count((int64_t)entry->derived_cost[metric]).s, dc_metric_name(metric), skips,
-             100 * entry->validation_accuracy, dc_format_duration(entry->seconds).s);
+             100 * entry->validation_accuracy, dc_format_duration(entry->seconds).s,
+             result->steps_made ? "" : ", made before");
 }
 
 /* The group's first rank owns the search, the others may ask for it. Collective over the group; dc_lock_release is
@@ -124,7 +127,7 @@ static dc_status search_locked(const work *w, const dc_search_spec *spec, dc_far
     DC_TRY(dc_search_run(&job, &result));
     dc_lug_entry entry = entry_of(spec, &result);
     char text[SUMMARY_CHARS];
-    summarise(&job, &entry, result.skips[DC_CELL_NORMAL] + result.skips[DC_CELL_REDUCE], text);
+    summarise(&job, &entry, &result, text);
     DC_TRY(dc_farm_progress(worker, 1, text));
     return dc_farm_result(worker, &entry, sizeof entry);
 }

@@ -297,6 +297,7 @@ dc_status dc_search_run(const dc_search_job *job, dc_search_result *result)
 {
     dc_searcher searcher = {.job = job};
     dc_status status = dc_searcher_open(&searcher);
+    const int64_t first = searcher.at.step;
     if (status == DC_OK)
         status = search_steps(&searcher);
     if (status == DC_OK && searcher.at.kept_share > 0)
@@ -305,6 +306,7 @@ dc_status dc_search_run(const dc_search_job *job, dc_search_result *result)
         status = dc_searcher_read_alpha(&searcher, result->alpha);
     if (status == DC_OK)
         describe(&searcher, result);
+    result->steps_made = searcher.at.step - first;
     dc_searcher_close(&searcher);
     return status;
 }

@@ -67,6 +67,7 @@ typedef struct dc_search_result {
     double entropy[DC_CELL_TYPES]; /* of alpha's softmax, mean over edges, in nats: log 8 = 2.08 when undecided */
     int skips[DC_CELL_TYPES];      /* skip connections among the 8 operations kept: a collapse shows here */
     double seconds;
+    int64_t steps_made; /* by this call: 0 when the checkpoint was complete */
 } dc_search_result;
 
 /* Collective over job->comm. DC_INTERRUPTED after a stop request: the checkpoint is written. A search whose checkpoint
