@@ -1,10 +1,11 @@
 /* The interface of a compute device. One implementation per device (cpu/, cuda/, and the plain-C reference of the
  * tests); nothing above this header knows which.
  *
- * Shapes are checked once, in the graph; a kernel is prepared for a node and may trust them. All floats are float32.
- * How a tensor is laid out inside is the backend's own affair: a view names a channel range of a stored tensor, and
- * `write`/`read` convert from and to plain NCHW. Which values are still there in backward: dc_op_backward_reads_* in
- * graph/plan.h. CPU: x[batch/16][C][H][W][16], see kernels/kernels.h. */
+ * Shapes are checked once, in the graph; a kernel is prepared for a node and may trust them. All floats are float32,
+ * but for values that belong to images and their gradients where the layout is narrow (DC_PRECISION_BF16): those are
+ * bfloat16. How a tensor is laid out inside is the backend's own affair: a view names a channel range of a stored
+ * tensor, and `write`/`read` convert from and to plain NCHW of floats. Which values are still there in backward:
+ * dc_op_backward_reads_* in graph/plan.h. CPU: x[batch/16][C][H][W][16], see kernels/kernels.h. */
 #ifndef DC_BACKEND_BACKEND_H
 #define DC_BACKEND_BACKEND_H
 
@@ -16,7 +17,7 @@
 /* A channel range of a tensor in device memory. data points at the first element of the range in the first block of
  * images; stride is the number of elements from one block of images to the next (block = layout.lane images). */
 typedef struct dc_view {
-    float *data; /* NULL: absent */
+    float *data; /* of bfloat16 where the layout is narrow and the tensor belongs to images; NULL: absent */
     dc_shape shape;
     size_t stride;
     const float *affine; /* a deferred batch norm (graph/plan.h), one read through it: affine[2 c] * stored +
@@ -161,8 +162,8 @@ typedef struct dc_backend_interface {
                           bool *replayed);
     dc_status (*close_run)(dc_backend *, dc_runs *runs, dc_status status);
     void (*destroy_runs)(dc_backend *, dc_runs *runs);
-    /* Begins to copy a batch to the device, while what was enqueued before is computed. The host's memory may be
-     * changed on return; the device's is valid until the second next call. */
+    /* Begins to copy a batch to the device, in its elements, while what was enqueued before is computed. The host's
+     * memory may be changed on return; the device's is valid until the second next call. */
     dc_status (*stage_batch)(dc_backend *, const float *images, size_t n_floats, const int32_t *labels, size_t n_labels,
                              const float **device_images, const int32_t **device_labels);
     /* Begins to copy DC_LATER_FLOATS floats to the host, where `take` is called with them, in the order of these calls,

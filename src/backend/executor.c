@@ -67,7 +67,8 @@ static dc_view view_of(const dc_executor *e, int id, dc_place place)
         return view;
     size_t block = node->batch_free ? 1 : (size_t)e->backend->layout.lane;
     size_t channel = (size_t)node->shape.h * (size_t)node->shape.w * block;
-    view.data = (float *)at(e, place.offset_bytes) + (size_t)place.first_channel * channel;
+    const size_t element_bytes = node->batch_free ? sizeof(float) : dc_plan_element_bytes(&e->backend->layout);
+    view.data = at(e, place.offset_bytes + (size_t)place.first_channel * channel * element_bytes);
     view.stride = (size_t)place.storage_channels * channel;
     if (place.affine_bytes != SIZE_MAX)
         view.affine = (const float *)at(e, place.affine_bytes) + 2 * (size_t)place.first_channel;

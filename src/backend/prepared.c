@@ -106,12 +106,12 @@ dck_norm dc_norm_of_args(const dc_kernel *k, const dc_kernel_args *a)
                       .saved = a->saved};
 }
 
-dck_view dc_range_of(dc_view whole, const dc_view *parts, int i)
+dck_view dc_range_of(const dc_plan_layout *layout, dc_view whole, const dc_view *parts, int i)
 {
     dck_view view = lanes(whole);
     const size_t channel = (size_t)view.h * (size_t)view.w * DCK_LANES;
     for (int j = 0; j < i; j++)
-        view.data += (size_t)parts[j].shape.c * channel;
+        view.data = dc_element_at(layout, view.data, (size_t)parts[j].shape.c * channel);
     view.c = parts[i].shape.c;
     return view;
 }

@@ -66,7 +66,13 @@ static inline int used_blocks(const dc_kernel_args *a)
 dck_norm dc_norm_of_args(const dc_kernel *k, const dc_kernel_args *a);
 
 /* The channels of the whole that part i of a concat is. */
-dck_view dc_range_of(dc_view whole, const dc_view *parts, int i);
+dck_view dc_range_of(const dc_plan_layout *layout, dc_view whole, const dc_view *parts, int i);
+
+/* So many elements on. */
+static inline float *dc_element_at(const dc_plan_layout *layout, float *data, size_t elements)
+{
+    return (float *)((char *)data + elements * dc_plan_element_bytes(layout));
+}
 
 /* What a loss' gradient is multiplied by: the kernels take the mean over this rank's images, the loss is the mean over
  * all ranks'. */

@@ -131,8 +131,10 @@ static size_t tensor_bytes(const dc_plan_maker *m, int id)
     dc_shape s = m->graph->nodes[id].shape;
     if (m->graph->nodes[id].op == DC_OP_CROSS_ENTROPY)
         return 4 * sizeof(float);
-    size_t images = m->graph->nodes[id].batch_free ? 1 : (size_t)m->plan->rounded_batch;
-    return images * (size_t)s.c * (size_t)s.h * (size_t)s.w * sizeof(float);
+    const size_t elements = (size_t)s.c * (size_t)s.h * (size_t)s.w;
+    if (m->graph->nodes[id].batch_free)
+        return elements * sizeof(float);
+    return elements * (size_t)m->plan->rounded_batch * dc_plan_element_bytes(m->layout);
 }
 
 static size_t affine_bytes(const dc_plan_maker *m, int id)

@@ -17,6 +17,7 @@ enum { DC_MAX_SIBLINGS = 4 };
 /* What a backend tells the plan. */
 typedef struct dc_plan_layout {
     int lane;          /* the batch is rounded up to a multiple of this many images (CPU: 16) */
+    bool narrow;       /* values that belong to images, and their gradients, have elements of 2 bytes, else of 4 */
     bool folds_relu;   /* convolutions can apply relu to their input on load */
     bool concat_views; /* a channel range of a tensor is a valid operand */
     bool defers_norm;  /* readers of a batch norm (dc_op_reads_deferred) can apply it on load */
@@ -38,6 +39,13 @@ typedef struct dc_plan_layout {
                   size_t *forward_scratch_bytes, size_t *backward_scratch_bytes);
     const void *context;
 } dc_plan_layout;
+
+/* Bytes of an element of a value that belongs to images, and of its gradient. What does not (dc_node's batch_free, a
+ * loss) is always float. */
+static inline size_t dc_plan_element_bytes(const dc_plan_layout *layout)
+{
+    return layout->narrow ? 2 : sizeof(float);
+}
 
 /* Where a tensor lies: a channel range of a stored tensor in the arena. */
 typedef struct dc_place {

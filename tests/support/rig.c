@@ -58,12 +58,19 @@ static size_t largest(const dc_graph *graph, const dc_params *params, int batch)
 rig *rig_create(const char *isa, dc_graph *training, dc_graph *inference, const dc_graph *also, int batch, int classes,
                 int keep)
 {
+    dc_backend *backend = rig_backend(isa);
+    assert_non_null(strstr(dc_backend_description(backend), isa));
+    return rig_create_on(backend, training, inference, also, batch, classes, keep);
+}
+
+rig *rig_create_on(dc_backend *backend, dc_graph *training, dc_graph *inference, const dc_graph *also, int batch,
+                   int classes, int keep)
+{
     rig *r = calloc(1, sizeof *r);
     assert_non_null(r);
     r->batch = batch;
     r->classes = classes;
-    r->backend = rig_backend(isa);
-    assert_non_null(strstr(dc_backend_description(r->backend), isa));
+    r->backend = backend;
     rig_ok(dc_params_create(r->backend, &r->params));
     if (also)
         rig_ok(dc_params_add_graph(r->params, also));

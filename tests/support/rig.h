@@ -22,6 +22,9 @@ typedef struct rig {
  * registers its parameters first and stays the caller's. keep: a node whose value survives the step, or -1. */
 rig *rig_create(const char *isa, dc_graph *training, dc_graph *inference, const dc_graph *also, int batch, int classes,
                 int keep);
+/* The same on a backend, which is taken over. */
+rig *rig_create_on(dc_backend *backend, dc_graph *training, dc_graph *inference, const dc_graph *also, int batch,
+                   int classes, int keep);
 void rig_destroy(rig *r);
 
 /* A backend of its own: an instruction set of the CPU, or "cuda". */

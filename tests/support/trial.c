@@ -101,14 +101,13 @@ void dc_operands_destroy(dc_operands *o)
 
 enum { GUARD_CHANNELS = 1, GUARD_FLOATS = 64 };
 
-static const uint32_t poison = 0x7fc0dead; /* a quiet NaN that nothing computes */
-
 /* A tensor in the middle channels of its storage, or (batch-free, lane 0) plain floats; poison all around. */
 typedef struct tensor {
     void *memory;
     dc_view view;
-    size_t floats; /* of the storage, guard included */
-    size_t plain;  /* floats of a plain one */
+    size_t elements;      /* of the storage, guard included */
+    size_t element_bytes; /* 2 of what belongs to images where the layout is narrow */
+    size_t plain;         /* floats of a plain one */
     int lane, blocks;
 } tensor;
 
@@ -120,22 +119,35 @@ typedef struct machine {
     tensor saved, forward_scratch, backward_scratch, labels;
 } machine;
 
+/* A quiet NaN in either width, that nothing computes. */
+static const void *poison_of(const tensor *t)
+{
+    static const uint32_t wide = 0x7fc0dead;
+    static const uint16_t narrow = 0x7fde;
+    return t->element_bytes == sizeof narrow ? (const void *)&narrow : &wide;
+}
+
+static size_t bytes_of(const tensor *t)
+{
+    return t->elements * t->element_bytes;
+}
+
 static dc_status fill_poison(const machine *m, const tensor *t)
 {
-    uint32_t *host = dc_alloc(t->floats * sizeof *host);
+    unsigned char *host = dc_alloc(bytes_of(t));
     if (!host)
         return DC_ERR_MEMORY;
-    for (size_t i = 0; i < t->floats; i++)
-        host[i] = poison;
-    dc_status status = m->backend->call->copy_in(m->backend, t->memory, host, t->floats * sizeof *host);
+    for (size_t i = 0; i < t->elements; i++)
+        memcpy(host + i * t->element_bytes, poison_of(t), t->element_bytes);
+    dc_status status = m->backend->call->copy_in(m->backend, t->memory, host, bytes_of(t));
     free(host);
     return status;
 }
 
 static dc_status make_plain(const machine *m, size_t floats, tensor *t)
 {
-    *t = (tensor){.plain = floats, .floats = floats + GUARD_FLOATS};
-    DC_TRY(m->backend->call->alloc(m->backend, t->floats * sizeof(float), &t->memory));
+    *t = (tensor){.plain = floats, .elements = floats + GUARD_FLOATS, .element_bytes = sizeof(float)};
+    DC_TRY(m->backend->call->alloc(m->backend, bytes_of(t), &t->memory));
     t->view = (dc_view){.data = t->memory, .shape = {(int)floats, 1, 1}, .stride = floats};
     return fill_poison(m, t);
 }
@@ -151,20 +163,24 @@ static dc_status make_tensor(const machine *m, int id, tensor *t)
     int lane = m->backend->layout.lane;
     size_t channel = (size_t)node->shape.h * (size_t)node->shape.w * (size_t)lane;
     size_t stride = ((size_t)node->shape.c + 2 * GUARD_CHANNELS) * channel;
-    *t = (tensor){.lane = lane, .blocks = (m->trial->batch + lane - 1) / lane};
-    t->floats = (size_t)t->blocks * stride;
-    DC_TRY(m->backend->call->alloc(m->backend, t->floats * sizeof(float), &t->memory));
-    t->view = (dc_view){.data = (float *)t->memory + GUARD_CHANNELS * channel, .shape = node->shape, .stride = stride};
+    *t = (tensor){.element_bytes = dc_plan_element_bytes(&m->backend->layout),
+                  .lane = lane,
+                  .blocks = (m->trial->batch + lane - 1) / lane};
+    t->elements = (size_t)t->blocks * stride;
+    DC_TRY(m->backend->call->alloc(m->backend, bytes_of(t), &t->memory));
+    t->view = (dc_view){.data = (void *)((char *)t->memory + GUARD_CHANNELS * channel * t->element_bytes),
+                        .shape = node->shape,
+                        .stride = stride};
     return fill_poison(m, t);
 }
 
 static void drop(const machine *m, tensor *t)
 {
     if (t->memory)
-        m->backend->call->release(m->backend, t->memory, t->floats * sizeof(float));
+        m->backend->call->release(m->backend, t->memory, bytes_of(t));
 }
 
-/* Whether float i of the storage belongs to the operand. */
+/* Whether element i of the storage belongs to the operand. */
 static bool owned(const tensor *t, size_t i)
 {
     if (!t->lane)
@@ -175,13 +191,13 @@ static bool owned(const tensor *t, size_t i)
 
 static dc_status check_guards(const machine *m, const tensor *t, const char *what)
 {
-    uint32_t *host = dc_alloc(t->floats * sizeof *host);
+    unsigned char *host = dc_alloc(bytes_of(t));
     if (!host)
         return DC_ERR_MEMORY;
-    dc_status status = m->backend->call->copy_out(m->backend, host, t->memory, t->floats * sizeof *host);
-    for (size_t i = 0; status == DC_OK && i < t->floats; i++)
-        if (!owned(t, i) && host[i] != poison)
-            status = dc_fail(DC_ERR_INTERNAL, "%s: float %zu beside it was written", what, i);
+    dc_status status = m->backend->call->copy_out(m->backend, host, t->memory, bytes_of(t));
+    for (size_t i = 0; status == DC_OK && i < t->elements; i++)
+        if (!owned(t, i) && memcmp(host + i * t->element_bytes, poison_of(t), t->element_bytes) != 0)
+            status = dc_fail(DC_ERR_INTERNAL, "%s: element %zu beside it was written", what, i);
     free(host);
     return status;
 }

@@ -173,6 +173,23 @@ static dc_trial trial_of(const op_case *c, dc_graph **g)
 
 /* ---- comparison ---- */
 
+/* By how much results may differ from the reference's, as a share of a tensor's largest magnitude. */
+typedef struct tolerances {
+    double values, products, gradients; /* of what belongs to images; of that of a convolution or linear layer; of dw of
+                                           a dense convolution */
+    double floats;                      /* of all else: statistics, losses, other gradients of parameters */
+} tolerances;
+
+/* TF32 rounds the factors of products to 11 bits. bfloat16 has 8: what is written is rounded once, a product's result
+ * twice where a bias or what was there is added to it; also dw of a dense convolution is. */
+static tolerances tolerances_of(dc_precision precision)
+{
+    const tolerances all[DC_PRECISIONS] = {[DC_PRECISION_F32] = {2e-5, 2e-5, 2e-5, 2e-5},
+                                           [DC_PRECISION_TF32] = {2e-5, 1.0 / 1024, 1.0 / 1024, 2e-5},
+                                           [DC_PRECISION_BF16] = {1.0 / 256, 1.0 / 128, 1.0 / 256, 2e-5}};
+    return all[precision];
+}
+
 /* Largest difference against the largest magnitude. */
 static void assert_close(const char *label, const char *what, const float *got, const float *wanted, size_t n,
                          double tolerance)
@@ -195,16 +212,50 @@ static void assert_close(const char *label, const char *what, const float *got, 
 }
 
 static void assert_operands_close(const char *label, const dc_trial *t, const dc_operands *got,
-                                  const dc_operands *wanted, double tolerance)
+                                  const dc_operands *wanted, dc_precision precision)
 {
-    assert_close(label, "output", got->y, wanted->y, got->n_y, tolerance);
+    const dc_graph *g = t->graph;
+    const dc_node *node = &g->nodes[t->node];
+    const tolerances most = tolerances_of(precision);
+    const int in_c = node->n_inputs ? g->nodes[node->inputs[0]].shape.c : 0;
+    const bool depthwise = in_c > 1 && node->attr.groups == in_c && node->shape.c == in_c;
+    const bool dense = node->op == DC_OP_CONV && !depthwise;
+    const bool product = dense || node->op == DC_OP_LINEAR;
+    const double values = product ? most.products : most.values;
+    assert_close(label, "output", got->y, wanted->y, got->n_y, node->batch_free ? most.floats : values);
     for (int i = 0; i < got->n_inputs; i++)
-        assert_close(label, "input gradient", got->dx[i], wanted->dx[i], got->n_x[i], tolerance);
+        assert_close(label, "input gradient", got->dx[i], wanted->dx[i], got->n_x[i],
+                     g->nodes[node->inputs[i]].batch_free ? most.floats : values);
     for (int p = 0; p < got->n_params; p++) {
-        const char *name = t->graph->params[t->graph->nodes[t->node].params[p]].name;
-        assert_close(label, name, got->param[p], wanted->param[p], got->n_param[p], tolerance);
-        assert_close(label, "parameter gradient", got->dparam[p], wanted->dparam[p], got->n_param[p], tolerance);
+        const char *name = g->params[node->params[p]].name;
+        assert_close(label, name, got->param[p], wanted->param[p], got->n_param[p], most.floats);
+        assert_close(label, "parameter gradient", got->dparam[p], wanted->dparam[p], got->n_param[p],
+                     dense                                       ? most.gradients
+                     : product && precision == DC_PRECISION_TF32 ? most.products
+                                                                 : most.floats);
     }
+}
+
+static void round_to_bf16(float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u;
+        memcpy(&x[i], &bits, sizeof bits);
+    }
+}
+
+/* What a device holds in bfloat16 is given to the reference so, too. */
+static void round_operands(dc_operands *o)
+{
+    for (int i = 0; i < o->n_inputs; i++) {
+        round_to_bf16(o->x[i], o->n_x[i]);
+        round_to_bf16(o->dx[i], o->n_x[i]);
+    }
+    round_to_bf16(o->dy, o->n_y);
+    for (int p = 0; p < o->n_params; p++)
+        round_to_bf16(o->param[p], o->n_param[p]);
 }
 
 static void assert_operands_identical(const char *label, const dc_operands *a, const dc_operands *b)
@@ -221,27 +272,29 @@ static void assert_operands_identical(const char *label, const dc_operands *a, c
 
 /* One trial on the backend against the reference. quantum > 0 rounds the inputs, which makes ties. */
 static void assert_conforms(dc_backend *backend, dc_backend *reference, const dc_trial *t, const char *label,
-                            float quantum)
+                            float quantum, dc_precision precision)
 {
     dc_operands *wanted = dc_operands_create(t, 42);
     assert_non_null(wanted);
     for (int i = 0; i < wanted->n_inputs && quantum > 0; i++)
         for (size_t k = 0; k < wanted->n_x[i]; k++)
             wanted->x[i][k] = roundf(wanted->x[i][k] / quantum) * quantum;
+    if (precision == DC_PRECISION_BF16)
+        round_operands(wanted);
     dc_operands *got = dc_operands_copy(wanted, t);
     assert_non_null(got);
     must(dc_trial_run(reference, t, wanted));
     dc_status status = dc_trial_run(backend, t, got);
     if (status != DC_OK)
         fail_msg("%s: %s", label, dc_status_message());
-    assert_operands_close(label, t, got, wanted, 2e-5);
+    assert_operands_close(label, t, got, wanted, precision);
     dc_operands_destroy(got);
     dc_operands_destroy(wanted);
 }
 
 /* ---- the backend against the reference ---- */
 
-static void check_case(dc_backend *backend, dc_backend *reference, const op_case *c)
+static void check_case(dc_backend *backend, dc_backend *reference, const op_case *c, dc_precision precision)
 {
     dc_graph *g;
     const dc_trial whole = trial_of(c, &g);
@@ -264,18 +317,18 @@ static void check_case(dc_backend *backend, dc_backend *reference, const op_case
         for (int relu = 0; relu <= (c->op == DC_OP_CONV); relu++) {
             t.relu_input = relu;
             snprintf(label, sizeof label, "%s, %s%s %s", isa, c->name, relu ? " after relu" : "", names[variant]);
-            assert_conforms(backend, reference, &t, label, variant == 7 ? 0.5f : 0);
+            assert_conforms(backend, reference, &t, label, variant == 7 ? 0.5f : 0, precision);
         }
     }
     dc_graph_destroy(g);
 }
 
-static void check_backend(dc_backend *backend)
+static void check_backend(dc_backend *backend, dc_precision precision)
 {
     dc_backend *reference;
     must(dc_reference_backend_create(&reference));
     for (int i = 0; i < N_CASES; i++)
-        check_case(backend, reference, &cases[i]);
+        check_case(backend, reference, &cases[i], precision);
     dc_backend_destroy(reference);
     dc_backend_destroy(backend);
 }
@@ -286,7 +339,7 @@ static void check_isa(const char *isa)
     if (getenv("DCANAS_TEST_DEVICE"))
         print_message("# %s: another device is tested\n", isa);
     else if (dc_cpu_backend_create_isa(isa, 2, &backend) == DC_OK)
-        check_backend(backend);
+        check_backend(backend, DC_PRECISION_F32);
     else
         print_message("# this machine does not run %s: not tested\n", isa); /* cmocka's skip() is a failure in TAP */
 }
@@ -309,17 +362,36 @@ static void portable_conforms(void **state)
     check_isa("portable");
 }
 
-static void a_gpu_conforms(void **state)
+static void check_gpu(dc_precision precision)
 {
-    (void)state;
     char what[192];
     dc_backend *backend;
     if (dc_backend_gpus(what, sizeof what) == 0 && !getenv("DCANAS_TEST_DEVICE")) {
         print_message("# not tested on a GPU: %s\n", what);
         return;
     }
-    must(dc_backend_create("cuda", &(dc_backend_options){.threads = 1}, &backend));
-    check_backend(backend);
+    const dc_backend_options options = {.threads = 1, .precision = precision};
+    must(dc_backend_create("cuda", &options, &backend));
+    assert_non_null(strstr(dc_backend_description(backend), dc_precision_names[precision]));
+    check_backend(backend, precision);
+}
+
+static void a_gpu_conforms(void **state)
+{
+    (void)state;
+    check_gpu(DC_PRECISION_F32);
+}
+
+static void a_gpu_conforms_in_tf32(void **state)
+{
+    (void)state;
+    check_gpu(DC_PRECISION_TF32);
+}
+
+static void a_gpu_conforms_in_bf16(void **state)
+{
+    (void)state;
+    check_gpu(DC_PRECISION_BF16);
 }
 
 /* A batch norm of numbers far from zero keeps its digits. */
@@ -465,6 +537,8 @@ int main(void)
         cmocka_unit_test(avx2_conforms),
         cmocka_unit_test(portable_conforms),
         cmocka_unit_test(a_gpu_conforms),
+        cmocka_unit_test(a_gpu_conforms_in_tf32),
+        cmocka_unit_test(a_gpu_conforms_in_bf16),
         cmocka_unit_test(batch_norm_keeps_its_digits),
         cmocka_unit_test(threads_change_no_bit),
     };

@@ -520,6 +520,38 @@ static void memory_is_reused_and_nothing_is_moved(void **state)
     dc_graph_destroy(g);
 }
 
+static void no_extra(const void *context, const dc_graph *graph, int node, int batch, bool relu_input, size_t *saved,
+                     size_t *forward, size_t *backward)
+{
+    (void)context, (void)graph, (void)node, (void)batch, (void)relu_input;
+    *saved = *forward = *backward = 0;
+}
+
+/* Tensors of images are half as large, but what belongs to no image, alpha's softmax and the loss, is not. */
+static void narrow_elements_halve_a_step(void **state)
+{
+    (void)state;
+    size_t bytes[2];
+    for (int narrow = 0; narrow < 2; narrow++) {
+        dc_graph *g = dc_graph_create((dc_shape){4, 16, 16});
+        const int first = dc_graph_conv(g, "first", g->input, 4, 3, 1, 1, 1, 1, 1), features[] = {first, first};
+        const int alpha = dc_graph_softmax(g, "alpha", 100, 8, 1);
+        const int mix = dc_graph_mix(g, "mix", alpha, 2, features, (const int[]){1, 5});
+        g->logits = dc_graph_linear(g, "logits", mix, 10);
+        dc_graph_cross_entropy(g, "loss", g->logits, 0, 1);
+        const dc_plan_layout layout = {.lane = LANE, .narrow = narrow, .concat_views = true, .extra = no_extra};
+        const dc_plan_options options = {.batch = LANE, .training = true};
+        dc_plan *plan;
+        assert_int_equal(dc_plan_create(g, &layout, &options, &plan), DC_OK);
+        bytes[narrow] = plan->arena_bytes;
+        dc_plan_destroy(plan);
+        dc_graph_destroy(g);
+    }
+    const size_t alphas = 2 * 800 * sizeof(float), pieces = 8 * 256; /* with gradient; tensors are rounded up */
+    assert_true(bytes[1] <= (bytes[0] - alphas) / 2 + alphas + pieces);
+    assert_true(bytes[1] >= (bytes[0] - alphas) / 2 + alphas - pieces);
+}
+
 static void batches_and_graphs_that_are_none_are_refused(void **state)
 {
     (void)state;
@@ -537,6 +569,7 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test(nothing_that_is_read_was_overwritten_in_training),
                                        cmocka_unit_test(nothing_that_is_read_was_overwritten_in_inference),
                                        cmocka_unit_test(memory_is_reused_and_nothing_is_moved),
+                                       cmocka_unit_test(narrow_elements_halve_a_step),
                                        cmocka_unit_test(batches_and_graphs_that_are_none_are_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -320,7 +320,8 @@ static void concat_forward(const dc_cpu_backend *b, const dc_kernel *k, const dc
 {
     (void)k;
     for (int i = 0; i < a->n_inputs; i++)
-        b->kernels->copy(lanes(a->inputs[i]), dc_range_of(a->output, a->inputs, i), false, used_blocks(a), b->threads);
+        b->kernels->copy(lanes(a->inputs[i]), dc_range_of(&b->base.layout, a->output, a->inputs, i), false,
+                         used_blocks(a), b->threads);
 }
 
 static void concat_backward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
@@ -328,8 +329,8 @@ static void concat_backward(const dc_cpu_backend *b, const dc_kernel *k, const d
     (void)k;
     for (int i = 0; i < a->n_inputs; i++)
         if (a->input_grads[i].data)
-            b->kernels->copy(dc_range_of(a->output_grad, a->inputs, i), lanes(a->input_grads[i]), a->accumulate[i],
-                             used_blocks(a), b->threads);
+            b->kernels->copy(dc_range_of(&b->base.layout, a->output_grad, a->inputs, i), lanes(a->input_grads[i]),
+                             a->accumulate[i], used_blocks(a), b->threads);
 }
 
 /* ---- the 'none' operation ---- */

@@ -278,7 +278,9 @@ static dc_status open_device(dc_cuda_backend *b, const dc_backend_options *optio
     DC_TRY(dc_cuda_alloc(sums, &b->sums));
     DC_CUDA_TRY(cudaMallocHost((void **)&b->seen_sum, sizeof *b->seen_sum));
     *b->seen_sum = 0;
-    b->queue = (dck_queue){.stream = b->stream, .type = DCK_F32, .multiprocessors = properties.multiProcessorCount};
+    b->queue = (dck_queue){.stream = b->stream,
+                           .type = b->base.layout.narrow ? DCK_BF16 : DCK_F32,
+                           .multiprocessors = properties.multiProcessorCount};
     snprintf(b->base.description, sizeof b->base.description, "cuda, %.80s (GPU %d, compute capability %d.%d), %s",
              properties.name, b->device, properties.major, properties.minor, dc_precision_names[b->precision]);
     const dc_conv_options plans = {.workspace_limit = WORKSPACE_LIMIT, .autotune = options->autotune};
@@ -292,16 +294,18 @@ dc_status dc_cuda_backend_create(const dc_backend_options *options, dc_backend *
     const int n = dc_cuda_devices(why, sizeof why);
     if (n == 0)
         return dc_fail(DC_ERR_INPUT, "device 'cuda': no GPU here: %s", why);
-    if (options->precision == DC_PRECISION_BF16)
-        return dc_fail(DC_ERR_INPUT, "precision = bf16 is not there yet");
     dc_cuda_backend *b = dc_alloc_zeroed(sizeof *b);
     if (!b)
         return DC_ERR_MEMORY;
     b->device = options->local_rank % n;
     b->precision = options->precision;
     b->base.call = &interface;
-    b->base.layout = (dc_plan_layout){
-        .lane = DCK_LANES, .folds_relu = true, .concat_views = true, .extra = cuda_extra, .context = b};
+    b->base.layout = (dc_plan_layout){.lane = DCK_LANES,
+                                      .narrow = b->precision == DC_PRECISION_BF16,
+                                      .folds_relu = true,
+                                      .concat_views = true,
+                                      .extra = cuda_extra,
+                                      .context = b};
     const dc_status status = open_device(b, options);
     if (status != DC_OK) {
         cuda_destroy(&b->base);

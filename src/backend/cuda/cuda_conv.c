@@ -37,9 +37,10 @@ static dck_view sampled_view(const dc_kernel *k, void *memory)
     return view;
 }
 
-static size_t sampled_bytes(const dc_kernel *k)
+static size_t sampled_bytes(const dc_cuda_backend *b, const dc_kernel *k)
 {
-    return is_sampled(k) ? (size_t)k->blocks * sampled_view(k, NULL).stride * sizeof(float) : 0;
+    const size_t element_bytes = dc_plan_element_bytes(&b->base.layout);
+    return is_sampled(k) ? (size_t)k->blocks * sampled_view(k, NULL).stride * element_bytes : 0;
 }
 
 static size_t group_weights(const dc_kernel *k)
@@ -53,17 +54,19 @@ static size_t group_weights(const dc_kernel *k)
 static dc_status run_groups(dc_cuda_backend *b, const dc_kernel *k, const dc_kernel_args *a, const dc_conv_plan *plan,
                             dc_conv_direction direction, dck_view x, float *w, dck_view y)
 {
-    const size_t groups = (size_t)k->conv.groups, n = group_weights(k), bytes = n * sizeof(float);
+    const dc_plan_layout *layout = &b->base.layout;
+    const size_t groups = (size_t)k->conv.groups, n = group_weights(k);
+    const size_t bytes = n * (direction == DC_CONV_WEIGHTS ? sizeof(float) : dc_plan_element_bytes(layout));
     const size_t x_step = (size_t)x.c / groups * (size_t)x.h * (size_t)x.w * DCK_LANES;
     const size_t y_step = (size_t)y.c / groups * (size_t)y.h * (size_t)y.w * DCK_LANES;
-    float *aligned = (float *)((char *)a->scratch + sampled_bytes(k));
-    for (size_t g = 0; g < groups; g++) {
+    char *aligned = (char *)a->scratch + sampled_bytes(b, k), *of_group = (char *)w;
+    for (size_t g = 0; g < groups; g++, of_group += bytes) {
         if (direction != DC_CONV_WEIGHTS)
-            DC_CUDA_TRY(cudaMemcpyAsync(aligned, w + g * n, bytes, cudaMemcpyDeviceToDevice, b->stream));
-        DC_TRY(dc_conv_plan_execute(plan, b->stream, x.data + g * x_step, aligned, y.data + g * y_step, b->workspace,
-                                    b->workspace_bytes));
+            DC_CUDA_TRY(cudaMemcpyAsync(aligned, of_group, bytes, cudaMemcpyDeviceToDevice, b->stream));
+        DC_TRY(dc_conv_plan_execute(plan, b->stream, dc_element_at(layout, x.data, g * x_step), aligned,
+                                    dc_element_at(layout, y.data, g * y_step), b->workspace, b->workspace_bytes));
         if (direction == DC_CONV_WEIGHTS)
-            DC_CUDA_TRY(cudaMemcpyAsync(w + g * n, aligned, bytes, cudaMemcpyDeviceToDevice, b->stream));
+            DC_CUDA_TRY(cudaMemcpyAsync(of_group, aligned, bytes, cudaMemcpyDeviceToDevice, b->stream));
     }
     return DC_OK;
 }
@@ -107,8 +110,9 @@ dc_status dc_cuda_conv_forward(dc_cuda_backend *b, const dc_kernel *k, const dc_
         DC_CUDA_TRY(dck_cuda_depthwise_forward(&b->queue, &k->conv, x, a->params[0], y, a->step->n_images));
         return DC_OK;
     }
+    DC_TRY(dc_cuda_weights_prepare(b, a, (size_t)k->conv.groups * group_weights(k)));
     DC_TRY(gather(b, k, a, &x));
-    return run(b, k, a, DC_CONV_FORWARD, x, a->params[0], y);
+    return run(b, k, a, DC_CONV_FORWARD, x, dc_cuda_weights(b, a), y);
 }
 
 static dc_status depthwise_backward(dc_cuda_backend *b, const dc_kernel *k, const dc_kernel_args *a)
@@ -128,10 +132,10 @@ static dc_status dense_backward_data(dc_cuda_backend *b, const dc_kernel *k, con
 {
     const dck_view x = lanes(a->inputs[0]), dy = lanes(a->output_grad), dx = lanes(a->input_grads[0]);
     if (!is_sampled(k))
-        return run(b, k, a, a->accumulate[0] ? DC_CONV_DATA_ADD : DC_CONV_DATA, dx, a->params[0], dy);
+        return run(b, k, a, a->accumulate[0] ? DC_CONV_DATA_ADD : DC_CONV_DATA, dx, dc_cuda_weights(b, a), dy);
     const dck_view sampled = sampled_view(k, a->scratch);
     const bool positions = k->conv.kernel == 1;
-    DC_TRY(run(b, k, a, DC_CONV_DATA, sampled, a->params[0], dy));
+    DC_TRY(run(b, k, a, DC_CONV_DATA, sampled, dc_cuda_weights(b, a), dy));
     DC_CUDA_TRY(dck_cuda_sample_backward(&b->queue, positions ? k->conv.stride : 1, positions ? k->conv.pad_begin : 0,
                                          k->conv.relu, x, sampled, dx, a->accumulate[0], a->step->n_images));
     return DC_OK;
@@ -151,12 +155,12 @@ dc_status dc_cuda_conv_backward(dc_cuda_backend *b, const dc_kernel *k, const dc
 
 void dc_cuda_conv_extra(const dc_cuda_backend *b, const dc_kernel *k, dc_cuda_extra *extra)
 {
-    (void)b;
     if (dc_kernel_is_depthwise(k)) {
         extra->backward_scratch_bytes =
             dck_cuda_depthwise_scratch_bytes(&k->conv, shaped(k->input), shaped(k->output), k->blocks);
     } else {
         const size_t copied = k->conv.groups > 1 ? group_weights(k) * sizeof(float) : 0;
-        extra->forward_scratch_bytes = extra->backward_scratch_bytes = sampled_bytes(k) + copied;
+        extra->saved_bytes = dc_cuda_weights_bytes(b, (size_t)k->conv.groups * group_weights(k));
+        extra->forward_scratch_bytes = extra->backward_scratch_bytes = sampled_bytes(b, k) + copied;
     }
 }

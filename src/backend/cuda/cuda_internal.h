@@ -88,6 +88,15 @@ typedef struct dc_cuda_op {
 /* By dc_op. */
 extern const dc_cuda_op dc_cuda_ops[DC_OP_COUNT];
 
+/* The weights of cuDNN's and cuBLASLt's products: the float ones themselves or, for operands of bfloat16, a copy that
+ * forward makes of them in `saved`, of these bytes, and backward uses too. */
+size_t dc_cuda_weights_bytes(const dc_cuda_backend *b, size_t count);
+dc_status dc_cuda_weights_prepare(dc_cuda_backend *b, const dc_kernel_args *a, size_t count);
+static inline float *dc_cuda_weights(const dc_cuda_backend *b, const dc_kernel_args *a)
+{
+    return b->base.layout.narrow ? a->saved : a->params[0];
+}
+
 /* Of CONV, in cuda_conv.c. */
 dc_status dc_cuda_conv_forward(dc_cuda_backend *b, const dc_kernel *k, const dc_kernel_args *a);
 dc_status dc_cuda_conv_backward(dc_cuda_backend *b, const dc_kernel *k, const dc_kernel_args *a);

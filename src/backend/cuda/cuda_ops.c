@@ -1,6 +1,20 @@
 /* One row an operation: how a node's arguments become launches of the GPU's kernels. */
 #include "backend/cuda/cuda_internal.h"
 
+/* ---- weights of products ---- */
+
+size_t dc_cuda_weights_bytes(const dc_cuda_backend *b, size_t count)
+{
+    return b->base.layout.narrow ? count * dc_plan_element_bytes(&b->base.layout) : 0;
+}
+
+dc_status dc_cuda_weights_prepare(dc_cuda_backend *b, const dc_kernel_args *a, size_t count)
+{
+    if (b->base.layout.narrow)
+        DC_CUDA_TRY(dck_cuda_cast(&b->queue, a->params[0], a->saved, count));
+    return DC_OK;
+}
+
 /* ---- batch norm ---- */
 
 static dc_status norm_forward(dc_cuda_backend *b, const dc_kernel *k, const dc_kernel_args *a)
@@ -178,8 +192,8 @@ static dc_status concat_forward(dc_cuda_backend *b, const dc_kernel *k, const dc
 {
     (void)k;
     for (int i = 0; i < a->n_inputs; i++)
-        DC_CUDA_TRY(dck_cuda_copy(&b->queue, lanes(a->inputs[i]), dc_range_of(a->output, a->inputs, i), false,
-                                  a->step->n_images));
+        DC_CUDA_TRY(dck_cuda_copy(&b->queue, lanes(a->inputs[i]), dc_range_of(&b->base.layout, a->output, a->inputs, i),
+                                  false, a->step->n_images));
     return DC_OK;
 }
 
@@ -188,8 +202,8 @@ static dc_status concat_backward(dc_cuda_backend *b, const dc_kernel *k, const d
     (void)k;
     for (int i = 0; i < a->n_inputs; i++)
         if (a->input_grads[i].data)
-            DC_CUDA_TRY(dck_cuda_copy(&b->queue, dc_range_of(a->output_grad, a->inputs, i), lanes(a->input_grads[i]),
-                                      a->accumulate[i], a->step->n_images));
+            DC_CUDA_TRY(dck_cuda_copy(&b->queue, dc_range_of(&b->base.layout, a->output_grad, a->inputs, i),
+                                      lanes(a->input_grads[i]), a->accumulate[i], a->step->n_images));
     return DC_OK;
 }
 
@@ -239,6 +253,11 @@ static dc_status drop_backward(dc_cuda_backend *b, const dc_kernel *k, const dc_
 
 /* ---- linear ---- */
 
+static size_t linear_weights(const dc_kernel *k)
+{
+    return (size_t)k->input.c * (size_t)k->input.h * (size_t)k->input.w * (size_t)k->output.c;
+}
+
 static dc_status linear_run(dc_cuda_backend *b, const dc_kernel *k, const dc_kernel_args *a,
                             dc_linear_direction direction, dc_view x, float *w, dc_view y)
 {
@@ -257,7 +276,8 @@ static dc_status linear_run(dc_cuda_backend *b, const dc_kernel *k, const dc_ker
 
 static dc_status linear_forward(dc_cuda_backend *b, const dc_kernel *k, const dc_kernel_args *a)
 {
-    DC_TRY(linear_run(b, k, a, DC_LINEAR_FORWARD, a->inputs[0], a->params[0], a->output));
+    DC_TRY(dc_cuda_weights_prepare(b, a, linear_weights(k)));
+    DC_TRY(linear_run(b, k, a, DC_LINEAR_FORWARD, a->inputs[0], dc_cuda_weights(b, a), a->output));
     DC_CUDA_TRY(dck_cuda_linear_bias(&b->queue, a->params[1], lanes(a->output), a->step->n_images));
     return DC_OK;
 }
@@ -270,8 +290,14 @@ static dc_status linear_backward(dc_cuda_backend *b, const dc_kernel *k, const d
     if (a->param_grads[1])
         DC_CUDA_TRY(dck_cuda_linear_backward_bias(&b->queue, lanes(dy), a->param_grads[1], a->step->n_images));
     if (dx.data)
-        DC_TRY(linear_run(b, k, a, a->accumulate[0] ? DC_LINEAR_DATA_ADD : DC_LINEAR_DATA, dx, a->params[0], dy));
+        DC_TRY(
+            linear_run(b, k, a, a->accumulate[0] ? DC_LINEAR_DATA_ADD : DC_LINEAR_DATA, dx, dc_cuda_weights(b, a), dy));
     return DC_OK;
+}
+
+static void linear_extra(const dc_cuda_backend *b, const dc_kernel *k, dc_cuda_extra *extra)
+{
+    extra->saved_bytes = dc_cuda_weights_bytes(b, linear_weights(k));
 }
 
 /* ---- loss ---- */
@@ -308,7 +334,7 @@ const dc_cuda_op dc_cuda_ops[DC_OP_COUNT] = {
     [DC_OP_MAX_POOL] = {max_pool_forward, max_pool_backward, NULL},
     [DC_OP_AVG_POOL] = {avg_pool_forward, avg_pool_backward, NULL},
     [DC_OP_GLOBAL_AVG_POOL] = {global_avg_pool_forward, global_avg_pool_backward, NULL},
-    [DC_OP_LINEAR] = {linear_forward, linear_backward, NULL},
+    [DC_OP_LINEAR] = {linear_forward, linear_backward, linear_extra},
     [DC_OP_ADD] = {add_forward, add_backward, sum_extra},
     [DC_OP_SOFTMAX] = {softmax_forward, softmax_backward, NULL},
     [DC_OP_MIX] = {mix_forward, mix_backward, sum_extra},

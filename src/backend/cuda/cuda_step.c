@@ -175,6 +175,16 @@ static dc_status grow_stage(dc_cuda_backend *b, dc_cuda_stage *stage, size_t ima
     return DC_OK;
 }
 
+/* To bfloat16, the nearest, ties to even; pixels are finite. */
+static void narrow(const float *x, size_t n, uint16_t *y)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        y[i] = (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+    }
+}
+
 /* The copy waits until the device has read what lay there before; the device's next step waits for the copy; the host
  * waits for neither, but for the copy before the last. */
 dc_status dc_cuda_stage_batch(dc_backend *backend, const float *images, size_t n_floats, const int32_t *labels,
@@ -182,13 +192,17 @@ dc_status dc_cuda_stage_batch(dc_backend *backend, const float *images, size_t n
 {
     dc_cuda_backend *b = cuda_of(backend);
     dc_cuda_stage *stage = &b->stages[b->next_stage];
-    const size_t image_bytes = aligned(n_floats * sizeof *images), label_bytes = aligned(n_labels * sizeof *labels);
+    const size_t image_bytes = aligned(n_floats * dc_plan_element_bytes(&backend->layout));
+    const size_t label_bytes = aligned(n_labels * sizeof *labels);
     b->next_stage = (b->next_stage + 1) % DC_CUDA_STAGES;
     if (stage->started)
         DC_CUDA_TRY(cudaEventSynchronize(stage->copied));
     DC_TRY(grow_stage(b, stage, image_bytes, label_bytes));
     char *pinned = stage->pinned, *device = stage->device;
-    memcpy(pinned, images, n_floats * sizeof *images);
+    if (backend->layout.narrow)
+        narrow(images, n_floats, (uint16_t *)pinned);
+    else
+        memcpy(pinned, images, n_floats * sizeof *images);
     memcpy(pinned + stage->image_bytes, labels, n_labels * sizeof *labels);
     /* What was computed since the staging before may read this place; it was enqueued before `computed` was recorded
      * then only if it is older. */
