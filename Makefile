@@ -50,7 +50,7 @@ PARALLEL = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc 2>/dev/
 # DEP_CFLAGS and DEP_LIBS.
 HDF5_PC  := $(shell for p in hdf5-serial hdf5; do pkg-config --exists $$p 2>/dev/null && echo $$p && break; done)
 HDF5_DIR ?= $(if $(HDF5_PC),,$(patsubst %/bin/h5cc,%,$(shell command -v h5cc)))
-LIBS_PC  := $(HDF5_PC) inih libcjson libxxhash libjpeg zlib
+LIBS_PC  := $(HDF5_PC) inih libcjson libxxhash libjpeg libpng libarchive zlib
 DEP_CFLAGS := $(subst -I,-isystem ,$(shell pkg-config --cflags $(LIBS_PC) 2>/dev/null))
 DEP_LIBS   := $(shell pkg-config --libs $(LIBS_PC) 2>/dev/null)
 ifneq ($(HDF5_DIR),)
@@ -85,7 +85,7 @@ endif
 FASHION_MNIST := /usr/share/datasets/fashion-mnist
 BUILD_NEEDS := build-essential:cc libc6-dev:/usr/include/stdio.h pkg-config:pkg-config openmpi-bin:mpirun \
                libopenmpi-dev:mpicc libhdf5-dev:h5cc libinih-dev:inih libcjson-dev:libcjson libxxhash-dev:libxxhash \
-               libjpeg-dev:libjpeg zlib1g-dev:zlib
+               libjpeg-dev:libjpeg libpng-dev:libpng libarchive-dev:libarchive zlib1g-dev:zlib
 DEMO_NEEDS  := dataset-fashion-mnist:$(FASHION_MNIST)
 TEST_NEEDS  := libcmocka-dev:cmocka perl:prove hdf5-tools:h5dump clang-format:clang-format cppcheck:cppcheck \
                shellcheck:shellcheck $(DEMO_NEEDS)

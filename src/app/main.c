@@ -21,7 +21,6 @@ typedef struct local_command {
 } local_command;
 
 static const local_command locals[] = {
-    {"data", "imports data sets and shows what is in them", dc_data_command},
     {"count", "counts a network's parameters, multiply-accumulates and memory, exactly", dc_count_command},
     {"limits", "prints the smallest and largest network of the space, exactly", dc_limits_command},
 };
@@ -36,6 +35,7 @@ static void print_help(FILE *out)
         fprintf(out, "  %-8s %s\n", collectives[i], dc_run_command_summary(collectives[i]));
     fprintf(out, "  %-8s %s\n", "eval", "evaluates trained weights on a data set");
     fprintf(out, "  %-8s %s\n", "plan", "tells a run's memory and work before it is started");
+    fprintf(out, "  %-8s %s\n", "data", "imports data sets and shows what is in them");
     fprintf(out, "  %-8s %s\n", "status", "tells how far a run is, without touching it");
     for (size_t i = 0; i < sizeof locals / sizeof *locals; i++)
         fprintf(out, "  %-8s %s\n", locals[i].name, locals[i].summary);
@@ -49,6 +49,7 @@ static dc_status unknown(const char *name)
         dc_text_nearest(name, collectives[i], &nearest);
     dc_text_nearest(name, "eval", &nearest);
     dc_text_nearest(name, "plan", &nearest);
+    dc_text_nearest(name, "data", &nearest);
     dc_text_nearest(name, "status", &nearest);
     for (size_t i = 0; i < sizeof locals / sizeof *locals; i++)
         dc_text_nearest(name, locals[i].name, &nearest);
@@ -77,6 +78,8 @@ static dc_status dispatch(const dc_comm *world, int argc, char *const *argv, FIL
         return dc_eval_command(world, argc - 2, argv + 2, out);
     if (strcmp(name, "plan") == 0)
         return dc_plan_command(world, argc - 2, argv + 2, out);
+    if (strcmp(name, "data") == 0)
+        return dc_data_command(world, argc - 2, argv + 2, out);
     for (size_t i = 0; i < sizeof locals / sizeof *locals; i++)
         if (strcmp(name, locals[i].name) == 0)
             return world->rank == 0 ? locals[i].run(argc - 2, argv + 2, out) : DC_OK;

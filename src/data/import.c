@@ -1,13 +1,36 @@
 #include "data/import.h"
 
 #include "base/files.h"
+#include "data/import_pictures.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+enum { IMAGENET16_SIDE = 16 };
+
+static const double default_held_out = 0.1;
+
+/* What a kind's archive is: arrays that fit in memory, or pictures. */
+typedef struct kind {
+    const char *name;
+    dc_status (*read)(const char *source, const dc_import_options *options, dc_dataset_content *content,
+                      dc_import_store *store); /* NULL: pictures */
+    bool own_test, imagenet16;                 /* dc_layout_rules */
+} kind;
+
+static const kind kinds[] = {
+    {"folders", NULL, false, false},
+    {"tiny-imagenet", NULL, true, false},
+    {"imagenet", NULL, true, false},
+    {"imagenet16-120", NULL, true, true},
+    {"cifar10", dc_import_cifar10, false, false},
+    {"cifar100", dc_import_cifar100, false, false},
+    {"idx", dc_import_idx, false, false},
+};
+
 const char *dc_import_kinds(void)
 {
-    return "idx, cifar10, cifar100";
+    return "folders, tiny-imagenet, imagenet, imagenet16-120, cifar10, cifar100, idx";
 }
 
 static void store_clear(dc_import_store *store)
@@ -21,26 +44,6 @@ static void store_clear(dc_import_store *store)
     free(store->classes);
 }
 
-static dc_status read_source(const char *kind, const char *source, const dc_import_options *options,
-                             dc_dataset_content *content, dc_import_store *store)
-{
-    if (strcmp(kind, "idx") == 0)
-        return dc_import_idx(source, options, content, store);
-    bool hundred = strcmp(kind, "cifar100") == 0;
-    if (!hundred && strcmp(kind, "cifar10") != 0)
-        return dc_fail(DC_ERR_INPUT, "cannot import '%s': known kinds are %s", kind, dc_import_kinds());
-    bool files = false;
-    for (int i = 0; i < DC_IDX_FILES; i++)
-        files |= options->files[i] != NULL;
-    if (options->classes_from || options->n_classes || files)
-        return dc_fail(DC_ERR_INPUT, "class names, their number and single files are options of kind idx, not of %s",
-                       kind);
-    if (!source)
-        return dc_fail(DC_ERR_INPUT, "kind %s needs the folder of the archive", kind);
-    content->name = kind;
-    return dc_import_cifar(source, hundred, content, store);
-}
-
 static dc_status make_directory_of(const char *path)
 {
     char directory[DC_PATH_CHARS];
@@ -48,14 +51,13 @@ static dc_status make_directory_of(const char *path)
     return dc_directory_create(directory);
 }
 
-dc_status dc_import(const char *kind, const char *source, const char *destination, const dc_import_options *options)
+/* A data set that is read as a whole, by one rank. */
+static dc_status import_arrays(const kind *k, const char *source, const char *destination,
+                               const dc_import_options *options)
 {
-    dc_import_options none = {0};
-    if (!options)
-        options = &none;
-    dc_dataset_content content = {0};
+    dc_dataset_content content = {.name = k->name};
     dc_import_store store = {0};
-    dc_status status = read_source(kind, source, options, &content, &store);
+    dc_status status = k->read(source, options, &content, &store);
     if (status == DC_OK)
         status = make_directory_of(destination);
     if (status == DC_OK) {
@@ -70,4 +72,60 @@ dc_status dc_import(const char *kind, const char *source, const char *destinatio
     }
     store_clear(&store);
     return status;
+}
+
+/* Options of another kind are refused, not ignored. */
+static dc_status check_options(const kind *k, const char *source, const dc_import_options *o)
+{
+    bool idx = k->read == dc_import_idx, pictures = !k->read, files = false;
+    for (int i = 0; i < DC_IDX_FILES; i++)
+        files |= o->files[i] != NULL;
+    if (!idx && (o->classes_from || files))
+        return dc_fail(DC_ERR_INPUT, "class names and single files are options of kind idx, not of %s", k->name);
+    if (!idx && !pictures && o->n_classes)
+        return dc_fail(DC_ERR_INPUT, "a number of classes is no option of kind %s, which has its own", k->name);
+    if (!pictures && (o->size || o->reencode || o->quality || o->held_out || o->skip_bad || o->labels))
+        return dc_fail(DC_ERR_INPUT,
+                       "--size, --reencode, --quality, --held-out, --skip-bad and --labels are options of "
+                       "pictures, not of kind %s",
+                       k->name);
+    if (o->size && o->reencode)
+        return dc_fail(DC_ERR_INPUT, "--size %d stores pixels, --reencode %d JPEG: give one of them", o->size,
+                       o->reencode);
+    if (k->imagenet16 && (o->size || o->reencode || o->n_classes))
+        return dc_fail(DC_ERR_INPUT, "kind %s has its own size and classes: no --size, --reencode, --classes", k->name);
+    if (!idx && !source)
+        return dc_fail(DC_ERR_INPUT, "kind %s needs a source: a folder or an archive", k->name);
+    return DC_OK;
+}
+
+static dc_status find_kind(const char *name, const kind **found)
+{
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (strcmp(kinds[i].name, name) == 0) {
+            *found = &kinds[i];
+            return DC_OK;
+        }
+    return dc_fail(DC_ERR_INPUT, "cannot import '%s': known kinds are %s", name, dc_import_kinds());
+}
+
+dc_status dc_import(const dc_comm *comm, dc_log *log, const char *name, const char *source, const char *destination,
+                    const dc_import_options *options)
+{
+    const dc_import_options none = {0};
+    const kind *k = NULL;
+    options = options ? options : &none;
+    DC_TRY(find_kind(name, &k));
+    DC_TRY(check_options(k, source, options));
+    if (k->read) {
+        dc_status status = comm->rank == 0 ? import_arrays(k, source, destination, options) : DC_OK;
+        DC_TRY(dc_comm_barrier(comm));
+        return dc_comm_agree(comm, status);
+    }
+    const dc_layout_rules rules = {.own_test = k->own_test,
+                                   .imagenet16 = k->imagenet16,
+                                   .held_out = options->held_out ? options->held_out : default_held_out,
+                                   .max_classes = options->n_classes};
+    return dc_import_pictures(comm, log, source, destination, &rules, k->imagenet16 ? IMAGENET16_SIDE : options->size,
+                              options);
 }

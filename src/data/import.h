@@ -2,7 +2,9 @@
 #ifndef DC_DATA_IMPORT_H
 #define DC_DATA_IMPORT_H
 
+#include "base/log.h"
 #include "base/status.h"
+#include "comm/comm.h"
 #include "data/dataset.h"
 
 #include <stddef.h>
@@ -11,20 +13,30 @@
 enum { DC_IDX_TRAIN_IMAGES, DC_IDX_TRAIN_LABELS, DC_IDX_TEST_IMAGES, DC_IDX_TEST_LABELS, DC_IDX_FILES };
 
 typedef struct dc_import_options {
-    const char *name;                /* of the data set; NULL: the source folder's */
-    const char *classes_from;        /* idx: "fashion-mnist" or "mnist"; NULL: by the source folder's name, else
-                                        "0", "1", ... */
-    int n_classes;                   /* idx without known class names; 0: 10 */
-    const char *files[DC_IDX_FILES]; /* idx: the four files in place of a source folder (all or none) */
+    const char *name;         /* of the data set; NULL: the source's */
+    const char *classes_from; /* idx: "fashion-mnist" or "mnist"; NULL: by the source's name, else "0", "1", ... */
+    int n_classes;            /* idx without known class names: 0: 10; pictures: only so many, 0: all */
+    const char *files[DC_IDX_FILES]; /* idx: the four files in place of a source (all or none) */
+    /* pictures */
+    int size;           /* store them decoded, each scaled to size x size; 0: those of one small size only */
+    int reencode;       /* store JPEG with a shorter side of at most this; 0: the files as they are */
+    int quality;        /* of JPEG that is made; 0: 90 */
+    double held_out;    /* share of each class for testing, where the source has no test folder; 0: 0.1; negative:
+                           none, the training pictures are tested with as well */
+    bool skip_bad;      /* leave out what cannot be read and what is there twice, instead of failing */
+    const char *labels; /* a file of labels; NULL: one in the source */
+    int threads;        /* of each rank; 0: its cores */
 } dc_import_options;
 
-/* Reads `source` (a folder, or NULL with options->files) and writes the data set file `destination`, making its
- * folder (atomically; nothing is left behind on failure). kind: "idx" (MNIST family, plain or gzip), "cifar10",
- * "cifar100" (binary version). options may be NULL. Anything unexpected in the source is an error that names the file.
- */
-dc_status dc_import(const char *kind, const char *source, const char *destination, const dc_import_options *options);
+/* Reads `source` (a folder, tar, compressed tar or zip; NULL with options->files) and writes the data set file
+ * `destination`, making its folder (atomically; after a failure nothing is left behind that could be taken for it).
+ * kind: see dc_import_kinds. Anything unexpected in the source is an error that names the file. An import of pictures
+ * that was interrupted (DC_INTERRUPTED, a kill) or that failed after much work leaves <destination>.part-R files, from
+ * which the next one goes on. options, log may be NULL. Collective. */
+dc_status dc_import(const dc_comm *comm, dc_log *log, const char *kind, const char *source, const char *destination,
+                    const dc_import_options *options);
 
-/* The kinds for messages and help: "idx, cifar10, cifar100". */
+/* The kinds for messages and help: "folders, ..., idx". */
 const char *dc_import_kinds(void);
 
 /* One IDX file in memory (http://yann.lecun.com/exdb/mnist): unsigned bytes of n_dims dimensions. */
@@ -47,6 +59,9 @@ typedef struct dc_import_store {
 
 dc_status dc_import_idx(const char *source, const dc_import_options *options, dc_dataset_content *content,
                         dc_import_store *store);
-dc_status dc_import_cifar(const char *source, bool hundred, dc_dataset_content *content, dc_import_store *store);
+dc_status dc_import_cifar10(const char *source, const dc_import_options *options, dc_dataset_content *content,
+                            dc_import_store *store);
+dc_status dc_import_cifar100(const char *source, const dc_import_options *options, dc_dataset_content *content,
+                             dc_import_store *store);
 
 #endif

@@ -98,9 +98,9 @@ static dc_status read_names(const char *path, int n_classes, dc_import_store *st
     return status;
 }
 
-dc_status dc_import_cifar(const char *source, bool hundred, dc_dataset_content *content, dc_import_store *store)
+static dc_status import_cifar(const char *source, const cifar *archive, dc_dataset_content *content,
+                              dc_import_store *store)
 {
-    const cifar *archive = &archives[hundred];
     char path[DC_PATH_CHARS];
     content->shape = (dc_shape){3, 32, 32};
     content->n_classes = archive->n_classes;
@@ -114,4 +114,18 @@ dc_status dc_import_cifar(const char *source, bool hundred, dc_dataset_content *
         }
     }
     return DC_OK;
+}
+
+dc_status dc_import_cifar10(const char *source, const dc_import_options *options, dc_dataset_content *content,
+                            dc_import_store *store)
+{
+    (void)options;
+    return import_cifar(source, &archives[0], content, store);
+}
+
+dc_status dc_import_cifar100(const char *source, const dc_import_options *options, dc_dataset_content *content,
+                             dc_import_store *store)
+{
+    (void)options;
+    return import_cifar(source, &archives[1], content, store);
 }

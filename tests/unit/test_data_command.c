@@ -21,8 +21,9 @@ static dc_status command(char **text, const char *const *arguments)
     for (; arguments[argc]; argc++)
         argv[argc] = (char *)arguments[argc];
     size_t size;
+    const dc_comm self = dc_comm_self();
     FILE *out = open_memstream(text, &size);
-    dc_status status = dc_data_command(argc, argv, out);
+    dc_status status = dc_data_command(&self, argc, argv, out);
     fclose(out);
     return status;
 }

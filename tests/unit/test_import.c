@@ -19,6 +19,8 @@ enum { N_TRAIN = 12, N_TEST = 6, SIDE = 5, IMAGE = SIDE * SIDE };
 
 #define FASHION "/usr/share/datasets/fashion-mnist"
 
+static dc_comm self; /* this process alone */
+
 typedef struct fixture {
     temp_dir dir;
     temp_path source, destination;
@@ -103,7 +105,7 @@ static dc_dataset *import(const fixture *f, const char *kind, const dc_import_op
 {
     const char *source = options && options->files[0] ? NULL : f->source.s;
     dc_dataset *dataset = NULL;
-    if (dc_import(kind, source, f->destination.s, options) != DC_OK ||
+    if (dc_import(&self, NULL, kind, source, f->destination.s, options) != DC_OK ||
         dc_dataset_open(f->destination.s, &dataset) != DC_OK)
         fail_msg("%s", dc_status_message());
     return dataset;
@@ -113,7 +115,7 @@ static dc_dataset *import(const fixture *f, const char *kind, const dc_import_op
 static void assert_refused(const fixture *f, const char *kind, const dc_import_options *options, const char *file,
                            const char *what)
 {
-    assert_int_not_equal(dc_import(kind, f->source.s, f->destination.s, options), DC_OK);
+    assert_int_not_equal(dc_import(&self, NULL, kind, f->source.s, f->destination.s, options), DC_OK);
     const char *message = dc_status_message();
     if (!strstr(message, file) || !strstr(message, what) || strchr(message, '\n'))
         fail_msg("the message should be one line about '%s' and '%s': %s", file, what, message);
@@ -245,11 +247,13 @@ static void test_option_refusals(void **state)
     write_idx(f, false);
     assert_refused(f, "idx", &(dc_import_options){.classes_from = "emnist"}, "emnist", "fashion-mnist");
     assert_refused(f, "idx", &(dc_import_options){.n_classes = 8}, TRAIN_LABELS, "outside 0..7");
-    assert_refused(f, "jpeg", NULL, "jpeg", "idx, cifar10, cifar100");
-    assert_refused(f, "cifar10", &(dc_import_options){.n_classes = 8}, "cifar10", "options of kind idx");
-    assert_int_equal(dc_import("idx", f->source.s, "/proc/none/x.h5", NULL), DC_ERR_IO);
+    assert_refused(f, "jpeg", NULL, "jpeg", "cifar10, cifar100, idx");
+    assert_refused(f, "cifar10", &(dc_import_options){.n_classes = 8}, "cifar10", "which has its own");
+    assert_refused(f, "cifar10", &(dc_import_options){.classes_from = "mnist"}, "cifar10", "options of kind idx");
+    assert_refused(f, "idx", &(dc_import_options){.skip_bad = true}, "idx", "options of pictures");
+    assert_int_equal(dc_import(&self, NULL, "idx", f->source.s, "/proc/none/x.h5", NULL), DC_ERR_IO);
     assert_non_null(strstr(dc_status_message(), "/proc/none"));
-    assert_int_equal(dc_import("idx", f->source.s, temp_dir_path(&f->dir, "none/x.h5").s, NULL), DC_OK);
+    assert_int_equal(dc_import(&self, NULL, "idx", f->source.s, temp_dir_path(&f->dir, "none/x.h5").s, NULL), DC_OK);
 }
 
 enum { PER_FILE = 3, CIFAR_PIXELS = 3072 };
@@ -366,6 +370,7 @@ static void test_fashion_mnist(void **state)
 
 int main(void)
 {
+    self = dc_comm_self();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_idx_plain_gzip_and_single_files, setup, teardown),
         cmocka_unit_test_setup_teardown(test_idx_refusals, setup, teardown),
