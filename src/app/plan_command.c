@@ -151,9 +151,10 @@ static size_t total_bytes(const phase_plan *plan)
     return plan->arena_bytes + plan->model_bytes + plan->data_bytes;
 }
 
-static void print_text(const phase_plan *phases, int n, int ranks, FILE *out)
+/* device: what computes, and in which precision. */
+static void print_text(const phase_plan *phases, int n, int ranks, const char *device, FILE *out)
 {
-    fprintf(out, "%d rank%s; memory of each\n\n", ranks, ranks == 1 ? "" : "s");
+    fprintf(out, "%d rank%s, %s; memory of each\n\n", ranks, ranks == 1 ? "" : "s", device);
     fprintf(out, "  %-13s %10s %10s %10s %10s %7s %9s %10s\n", "phase", "arena", "model", "loaders", "together",
             "items", "steps", "MACs");
     size_t most = 0;
@@ -173,10 +174,11 @@ static void print_text(const phase_plan *phases, int n, int ranks, FILE *out)
                        : "  (of the given architecture)\n");
 }
 
-static dc_status print_json(const phase_plan *phases, int n, int ranks, FILE *out)
+static dc_status print_json(const phase_plan *phases, int n, int ranks, const char *device, FILE *out)
 {
     cJSON *root = cJSON_CreateObject();
     cJSON_AddNumberToObject(root, "ranks", ranks);
+    cJSON_AddStringToObject(root, "device", device);
     cJSON *list = cJSON_AddArrayToObject(root, "phases");
     for (int i = 0; i < n; i++) {
         cJSON *item = cJSON_CreateObject();
@@ -204,9 +206,9 @@ static dc_status plan(const dc_comm *world, const dc_args *args, FILE *out)
         status = genotype ? plan_genotype(&pipeline, genotype, ranks, phases, &n)
                           : plan_phases(&pipeline, ranks, phases, &n);
     if (status == DC_OK && dc_args_has(args, "json"))
-        status = print_json(phases, n, ranks, out);
+        status = print_json(phases, n, ranks, dc_backend_description(pipeline.backend), out);
     else if (status == DC_OK)
-        print_text(phases, n, ranks, out);
+        print_text(phases, n, ranks, dc_backend_description(pipeline.backend), out);
     dc_pipeline_close(&pipeline);
     return status;
 }

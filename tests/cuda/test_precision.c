@@ -35,11 +35,12 @@ static double difference(const float *a, const float *b, int n)
     return sqrt(apart / size);
 }
 
-static dc_backend *gpu(dc_precision precision)
+static dc_backend *gpu(dc_precision precision, bool autotune)
 {
     dc_backend *backend;
-    const dc_backend_options options = {.threads = 1, .precision = precision};
+    const dc_backend_options options = {.threads = 1, .precision = precision, .autotune = autotune};
     rig_ok(dc_backend_create("cuda", &options, &backend));
+    assert_int_equal(autotune, strstr(dc_backend_description(backend), "autotuned") != NULL);
     return backend;
 }
 
@@ -105,12 +106,12 @@ static outcome search(dc_precision precision)
     rig_ok(dc_genotype_lookup("DARTS_V2", &genotype));
     rig_ok(dc_supernet_build(&options, NULL, true, &all));
     rig_ok(dc_supernet_build(&options, &genotype, true, &graph));
-    const outcome o = run_steps(rig_create_on(gpu(precision), graph, NULL, all, BATCH, CLASSES, -1), true);
+    const outcome o = run_steps(rig_create_on(gpu(precision, false), graph, NULL, all, BATCH, CLASSES, -1), true);
     dc_graph_destroy(all);
     return o;
 }
 
-static outcome train(dc_precision precision)
+static outcome train(dc_precision precision, bool autotune)
 {
     dc_network_options options = dc_network_defaults(DC_NETWORK_CIFAR);
     options.input = (dc_shape){3, 8, 8};
@@ -123,7 +124,7 @@ static outcome train(dc_precision precision)
     rig_ok(dc_genotype_lookup("DARTS_V2", &genotype));
     rig_ok(dc_network_build(&genotype, &options, &training));
     rig_ok(dc_network_build(&genotype, &options, &inference));
-    return run_steps(rig_create_on(gpu(precision), training, inference, NULL, BATCH, CLASSES, -1), false);
+    return run_steps(rig_create_on(gpu(precision, autotune), training, inference, NULL, BATCH, CLASSES, -1), false);
 }
 
 /* By how much results may be apart from float's, relative. */
@@ -169,7 +170,8 @@ static void a_search_follows_float(void **state)
 static void a_training_follows_float(void **state)
 {
     (void)state;
-    outcome plain = train(DC_PRECISION_F32), tf32 = train(DC_PRECISION_TF32), narrow = train(DC_PRECISION_BF16);
+    outcome plain = train(DC_PRECISION_F32, false), tf32 = train(DC_PRECISION_TF32, false);
+    outcome narrow = train(DC_PRECISION_BF16, false);
     check_follows("training in tf32", &tf32, &plain, (apart){0.01, 0.02, 0.005});
     assert_int_equal(tf32.arena_bytes, plain.arena_bytes);
     check_narrow("training in bf16", &narrow, &plain, (apart){0.02, 0.15, 0.01});
@@ -178,11 +180,25 @@ static void a_training_follows_float(void **state)
     outcome_clear(&narrow);
 }
 
+/* Engines are timed while the networks' plans are made, between recorded runs, and what they compute is the same. */
+static void a_training_with_timed_engines_is_the_same(void **state)
+{
+    (void)state;
+    outcome plain = train(DC_PRECISION_BF16, false), timed = train(DC_PRECISION_BF16, true);
+    assert_int_equal(timed.arena_bytes, plain.arena_bytes);
+    for (int i = 0; i < STEPS; i++)
+        assert_true(fabs(timed.loss[i] - plain.loss[i]) <= 0.01 * plain.loss[i]);
+    assert_true(difference(timed.values, plain.values, plain.n) <= 0.01);
+    outcome_clear(&plain);
+    outcome_clear(&timed);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_search_follows_float),
         cmocka_unit_test(a_training_follows_float),
+        cmocka_unit_test(a_training_with_timed_engines_is_the_same),
     };
     device_require();
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Whole runs on GPUs end as on the CPU, whatever the order of threads and streams, for one rank and for several; and go
-# on from each other's checkpoints. On emulated devices, where CUDA was found; DCANAS_GPUS=N: on the N real ones of this
+# on from each other's checkpoints; in bfloat16 they come close, and go on in bfloat16 only. On emulated devices, where CUDA was found; DCANAS_GPUS=N: on the N real ones of this
 # machine. EMULATOR_SEED: of the orders. DCANAS_LONG=1: more orders, and kills in every phase.
 # shellcheck disable=SC2317 # functions that `check` calls
 # shellcheck source=tests/program/common.sh
@@ -125,6 +125,55 @@ finished
 check 'asked to stop in a search on the CPU' [ $status = 75 ]
 check 'goes on on a GPU' goes_on cuda begun
 check '... to the same end' close cpu-1/tiny begun/tiny
+
+# ---- bfloat16 ----
+
+# in_bf16 FOLDER COMMAND ARGUMENTS...
+in_bf16() {
+    local folder=$1 command=$2
+    shift 2
+    on cuda 1 "$folder" "$command" "${few[@]}" --precision bf16 "$@"
+}
+
+# loss_near A B: of the test images, within 2 %.
+loss_near() {
+    awk -v a="$(number test_loss "$1/result.json")" -v b="$(number test_loss "$2/result.json")" \
+        'BEGIN { exit !(a > 0 && b > 0 && a / b < 1.02 && b / a < 1.02) }'
+}
+
+arena_of() {
+    on cuda 1 none plan "${few[@]}" --json "$@"
+    finished
+    number arena_bytes "$out"
+}
+
+check 'plan: a search needs less memory in bf16' \
+    [ "$((10 * $(arena_of --precision bf16)))" -lt "$((7 * $(arena_of --precision float)))" ]
+in_bf16 narrow run
+finished
+check 'run in bf16' [ $status = 0 ]
+check '... on a device that says so' grep -q '"device":.*"cuda, .*, bf16"' narrow/tiny/result.json
+on cuda 1 wide train "${few[@]}" --genotype narrow/tiny/genotype.txt
+finished
+check '... comes to what float comes to for its architecture' loss_near narrow/tiny wide/tiny
+in_bf16 paused run
+reached '"phase":"training"}' paused/tiny/events.jsonl 1 60
+kill -USR1 "$(cat "$launcher")"
+finished
+check 'asked to stop in training in bf16' [ $status = 75 ]
+on cuda 1 paused run "${few[@]}"
+finished
+check '... does not go on in float' [ $status = 2 ]
+check '... and says why' grep -q 'precision is float, but was bf16' "$err"
+in_bf16 paused run
+finished
+check '... goes on in bf16, to the same bits' same_end narrow/tiny paused/tiny
+run 0 eval narrow/tiny/training/last.h5 few.h5 --device cpu --json
+check 'its weights are floats: the CPU evaluates them' [ $status = 0 ]
+cp "$out" by_cpu.json
+run 0 eval narrow/tiny/training/last.h5 few.h5 --device cuda --precision bf16 --json
+check '... as bf16 does' awk -v a="$(number loss by_cpu.json)" -v b="$(number loss "$out")" \
+    'BEGIN { exit !(a > 0 && b > 0 && a / b < 1.02 && b / a < 1.02) }'
 
 # ---- several ranks on one GPU ----
 

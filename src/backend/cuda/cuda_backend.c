@@ -281,8 +281,9 @@ static dc_status open_device(dc_cuda_backend *b, const dc_backend_options *optio
     b->queue = (dck_queue){.stream = b->stream,
                            .type = b->base.layout.narrow ? DCK_BF16 : DCK_F32,
                            .multiprocessors = properties.multiProcessorCount};
-    snprintf(b->base.description, sizeof b->base.description, "cuda, %.80s (GPU %d, compute capability %d.%d), %s",
-             properties.name, b->device, properties.major, properties.minor, dc_precision_names[b->precision]);
+    snprintf(b->base.description, sizeof b->base.description, "cuda, %.80s (GPU %d, compute capability %d.%d), %s%s",
+             properties.name, b->device, properties.major, properties.minor, dc_precision_names[b->precision],
+             options->autotune ? ", autotuned" : "");
     const dc_conv_options plans = {.workspace_limit = WORKSPACE_LIMIT, .autotune = options->autotune};
     DC_TRY(dc_conv_plans_create(&plans, &b->convs));
     return dc_linear_plans_create(WORKSPACE_LIMIT, &b->linears);
