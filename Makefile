@@ -5,6 +5,7 @@
 #: make test        installs what is missing, builds, runs all tests
 #: make test-long   the tests in their long form, and every fuzzer for a minute
 #: make asan        the tests under the address and undefined behaviour sanitizers
+#: make faults      every call that can fail fails once, and some hundred kills (an hour)
 #: make fuzz        the fuzzers, FUZZ_SECONDS (60) each
 #: make lint        layering, format, static analysis, shell scripts
 #: make unit, make emulated, make mpi, make program, make slurm    one kind of tests
@@ -152,7 +153,7 @@ say = printf '  %-5s %s\n' $(1) $(2);
 endif
 
 .PHONY: all help deps demo test test-long unit emulated mpi program slurm asan fuzz lint format study bench bench-profile bench-kernels \
-        clean test-programs run-demo run-tests run-sanitized run-fuzzers
+        faults clean test-programs run-demo run-tests run-sanitized run-fuzzers
 all: $(PROGRAM)
 
 help:
@@ -317,6 +318,9 @@ test-long:
 	DCANAS_LONG=1 $(MAKE) test
 	for seed in $(if $(EMULATED_TESTS),2 3 4 5); do EMULATOR_SEED=$$seed $(MAKE) emulated || exit 1; done
 	$(MAKE) fuzz
+
+faults: $(PROGRAM)
+	DCANAS_LONG=1 prove --nocolor --timer -v -e '' tests/program/faults.sh tests/program/campaign.sh
 
 lint:
 	$(PROVE) tests/lint.sh tests/layers.sh

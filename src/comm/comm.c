@@ -16,8 +16,9 @@ enum {
 dc_status dc_comm_mpi_error(int code, const char *call)
 {
     char text[MPI_MAX_ERROR_STRING];
-    int length = 0;
-    if (MPI_Error_string(code, text, &length) != MPI_SUCCESS)
+    int length = 0, begun = 0;
+    MPI_Initialized(&begun);
+    if (!begun || MPI_Error_string(code, text, &length) != MPI_SUCCESS)
         snprintf(text, sizeof text, "error %d", code);
     return dc_fail(DC_ERR_COMM, "%.*s failed: %s", (int)strcspn(call, "("), call, text);
 }
@@ -85,8 +86,8 @@ dc_status dc_comm_init(int *argc, char ***argv, dc_comm *world)
     DC_MPI(MPI_Init_thread(argc, argv, MPI_THREAD_MULTIPLE, &threads));
     dc_status status = init_world(threads, world);
     if (status != DC_OK)
-        MPI_Finalize();
-    return status;
+        dc_comm_abort(status); /* the others, which may be well, would wait in MPI_Finalize too */
+    return DC_OK;
 }
 
 /* seconds < 0: for ever. */

@@ -51,7 +51,7 @@ dc_status dc_comm_mpi_error(int code, const char *call);
  */
 
 /* Starts MPI with MPI_THREAD_MULTIPLE; all ranks of the job become *world. Also without mpirun (one rank). Once, first
- * thing in main; collective. */
+ * thing in main; collective. A rank that fails once MPI has begun ends the job (dc_comm_abort). */
 dc_status dc_comm_init(int *argc, char ***argv, dc_comm *world);
 
 /* The end of every rank's work, however it went: the status of all (as dc_comm_agree), before main prints rank 0's

@@ -18,6 +18,7 @@ faulty() {
     local n_ranks=$1 folder=$2
     shift 2
     start_faulty() {
+        # shellcheck disable=SC2163
         export LD_PRELOAD=$library "$@"
         start "$n_ranks" run "$ini" --set run.output="$folder" "${options[@]}"
         unset LD_PRELOAD "${@%%=*}"
