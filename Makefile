@@ -9,7 +9,7 @@
 #: make fuzz        the fuzzers, FUZZ_SECONDS (60) each
 #: make lint        layering, format, static analysis, shell scripts
 #: make unit, make emulated, make mpi, make program, make slurm    one kind of tests
-#: make bench       speed and memory of steps, set-up and ranks, beside PyTorch where PYTHONS="python3 ..." have it
+#: make bench       speed and memory of steps, set-up, checkpoints and ranks, beside PyTorch where PYTHONS="python3 ..." have it
 #: make bench-profile    where those steps spend their time, by operation
 #: make bench-kernels    each kernel beside the machine's ceilings
 #: make study       whether derived sizes follow their targets, with both estimates (twenty minutes)
@@ -365,6 +365,7 @@ export MPIRUN
 bench: $(BENCHES) $(PROGRAM)
 	$(BUILD)/bench/bench_steps
 	$(BUILD)/bench/bench_setup
+	$(BUILD)/bench/bench_checkpoint $(BUILD)
 	$(PYTHON) tests/bench/bench_ranks.py $(BUILD)
 	pythons=; \
 	for python in $(PYTHONS); do \

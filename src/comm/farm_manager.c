@@ -171,6 +171,8 @@ static dc_status start(dc_farm_manager *m)
     for (int i = 0; i < m->n_workers; i++)
         m->workers[i].item = -1;
     int error = pthread_create(&m->thread, NULL, thread_main, m);
+    if (!error)
+        pthread_setname_np(m->thread, "manager"); /* for top -H and profilers */
     return error ? dc_fail(DC_ERR_MEMORY, "no thread for the manager of work items: %s", strerror(error)) : DC_OK;
 }
 

@@ -268,6 +268,8 @@ dc_status dc_watchdog_start(dc_watchdog *w, MPI_Comm mpi, double timeout_s)
     int error = w->rank == 0 && !w->ranks ? ENOMEM : pthread_create(&w->thread, NULL, watch, w);
     if (error)
         MPI_Comm_free(&w->mpi);
+    else
+        pthread_setname_np(w->thread, "watchdog");
     return error ? dc_fail(DC_ERR_MEMORY, "no thread for the watchdog: %s", strerror(error)) : DC_OK;
 }
 
