@@ -14,7 +14,11 @@
 #include <cmocka.h>
 #include <math.h>
 
-enum { SIDE = 8, CLASSES = 3, PIECE = 16, PIECES = 3, BATCH = PIECE * PIECES, FLOATS = BATCH * 3 * SIDE * SIDE };
+enum { CLASSES = 3, PIECE = 16, PIECES = 3, BATCH = PIECE * PIECES };
+
+/* Of each kind of network: ImageNet's stem makes an eighth of the side. */
+static const int sides[] = {[DC_NETWORK_CIFAR] = 8, [DC_NETWORK_IMAGENET] = 64};
+enum { MOST_FLOATS = BATCH * 3 * 64 * 64 };
 
 static void must(dc_status status)
 {
@@ -31,12 +35,12 @@ typedef struct network {
 } network;
 
 /* The graph of a derived architecture, in a store that has every architecture's parameters. */
-static void open_network(network *n, dc_backend *backend, int micro_batch)
+static void open_network(network *n, dc_backend *backend, dc_network_kind kind, int micro_batch)
 {
-    dc_supernet_options options = dc_supernet_defaults(DC_NETWORK_CIFAR);
+    dc_supernet_options options = dc_supernet_defaults(kind);
     dc_graph *all, *graph;
     dc_genotype genotype;
-    options.input = (dc_shape){3, SIDE, SIDE};
+    options.input = (dc_shape){3, sides[kind], sides[kind]};
     options.classes = CLASSES;
     options.channels = 4;
     options.cells = 5;
@@ -63,10 +67,11 @@ static void close_network(network *n)
     dc_params_destroy(n->params);
 }
 
-static dc_batch batch_of(float *images, int32_t *labels)
+static dc_batch batch_of(int side, float *images, int32_t *labels)
 {
-    for (size_t i = 0; i < FLOATS; i++)
-        images[i] = 2 * dc_rng_uniform((dc_rng_key){5, 6}, 0, i % (FLOATS / PIECES)) - 1;
+    const size_t floats = (size_t)PIECE * 3 * (size_t)side * (size_t)side;
+    for (size_t i = 0; i < PIECES * floats; i++)
+        images[i] = 2 * dc_rng_uniform((dc_rng_key){5, 6}, 0, i % floats) - 1;
     for (int i = 0; i < BATCH; i++)
         labels[i] = i % PIECE % CLASSES;
     return (dc_batch){.images = images, .labels = labels, .n_images = BATCH, .n_global = BATCH};
@@ -104,26 +109,32 @@ static void compare(const network *pieces, const network *whole, unsigned what)
     assert_true(fabs(pieces->metrics.loss - whole->metrics.loss) <= 1e-5 * whole->metrics.loss);
 }
 
+static void check_pieces(dc_backend *backend, dc_network_kind kind, unsigned what)
+{
+    static _Alignas(64) float images[MOST_FLOATS];
+    static int32_t labels[BATCH];
+    const dc_batch batch = batch_of(sides[kind], images, labels);
+    network whole, pieces;
+    open_network(&whole, backend, kind, 0);
+    open_network(&pieces, backend, kind, PIECE);
+    assert_int_equal(whole.gradients.piece, BATCH);
+    assert_int_equal(pieces.gradients.piece, PIECE);
+    compute(&whole, &batch, what);
+    compute(&pieces, &batch, what);
+    compare(&pieces, &whole, what);
+    close_network(&whole);
+    close_network(&pieces);
+}
+
 static void pieces_add_up(void **state)
 {
     (void)state;
-    static _Alignas(64) float images[FLOATS];
-    static int32_t labels[BATCH];
     dc_backend *backend;
-    must(dc_backend_create("cpu", &(dc_backend_options){.threads = 1}, &backend));
-    const dc_batch batch = batch_of(images, labels);
-    for (unsigned what = DC_GRAD_WEIGHTS; what <= DC_GRAD_ALPHA; what++) {
-        network whole, pieces;
-        open_network(&whole, backend, 0);
-        open_network(&pieces, backend, PIECE);
-        assert_int_equal(whole.gradients.piece, BATCH);
-        assert_int_equal(pieces.gradients.piece, PIECE);
-        compute(&whole, &batch, what);
-        compute(&pieces, &batch, what);
-        compare(&pieces, &whole, what);
-        close_network(&whole);
-        close_network(&pieces);
-    }
+    const dc_backend_options options = {.threads = 1};
+    must(dc_backend_create("cpu", &options, &backend));
+    for (int kind = DC_NETWORK_CIFAR; kind <= DC_NETWORK_IMAGENET; kind++)
+        for (unsigned what = DC_GRAD_WEIGHTS; what <= DC_GRAD_ALPHA; what++)
+            check_pieces(backend, (dc_network_kind)kind, what);
     dc_backend_destroy(backend);
 }
 

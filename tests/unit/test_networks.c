@@ -207,6 +207,28 @@ static void test_shapes(void **state)
     dc_graph_destroy(g);
 }
 
+/* A search on ImageNet has the stem of its target network. */
+static void test_supernet_of_imagenet(void **state)
+{
+    (void)state;
+    dc_supernet_options options = dc_supernet_defaults(DC_NETWORK_IMAGENET);
+    dc_graph *g;
+    options.sharing = options.bottleneck = true;
+    assert_int_equal(dc_supernet_build(&options, NULL, true, &g), DC_OK);
+    const struct {
+        const char *name;
+        dc_shape shape;
+    } expected[] = {{"stem0.conv1", {8, 112, 112}}, {"stem0.bn2", {16, 56, 56}}, {"stem1.bn", {16, 28, 28}},
+                    {"cells.0", {64, 28, 28}},      {"cells.2", {128, 14, 14}},  {"cells.5", {256, 7, 7}},
+                    {"cells.7", {256, 7, 7}},       {"classifier", {1000, 1, 1}}};
+    for (size_t i = 0; i < sizeof expected / sizeof expected[0]; i++) {
+        int id = find_node(g, expected[i].name);
+        assert_true(id >= 0);
+        assert_memory_equal(&g->nodes[id].shape, &expected[i].shape, sizeof(dc_shape));
+    }
+    dc_graph_destroy(g);
+}
+
 static void test_odd_inputs(void **state)
 {
     (void)state;
@@ -425,6 +447,7 @@ int main(void)
         cmocka_unit_test(test_losses_and_drop_path),
         cmocka_unit_test(test_nothing_depends_on_the_head),
         cmocka_unit_test(test_shapes),
+        cmocka_unit_test(test_supernet_of_imagenet),
         cmocka_unit_test(test_odd_inputs),
         cmocka_unit_test(test_none_contributes_nothing),
         cmocka_unit_test(test_darts_supernet),
