@@ -1,5 +1,5 @@
 /* What a network is computed in. Weights, statistics, losses, gradients of weights, optimizers and checkpoints are
- * float in each of them, and so are all sums. */
+ * float in each of them, and so are all sums. (bfloat16 has float's range: losses need no scaling.) */
 #ifndef DC_BACKEND_PRECISION_H
 #define DC_BACKEND_PRECISION_H
 

@@ -127,6 +127,41 @@ static outcome train(dc_precision precision, bool autotune)
     return run_steps(rig_create_on(gpu(precision, autotune), training, inference, NULL, BATCH, CLASSES, -1), false);
 }
 
+/* ---- batches ---- */
+
+/* A batch is narrowed on its way to the device as a device narrows it: to the nearest, ties to even. */
+static void a_staged_batch_is_rounded_to_the_nearest(void **state)
+{
+    (void)state;
+    enum { C = 3, SIDE = 5, IMAGES = 16, N = C * SIDE * SIDE * IMAGES };
+    static float lanes_order[N], staged[N], written[N];
+    static int32_t labels[IMAGES];
+    dc_backend *b = gpu(DC_PRECISION_BF16, false);
+    dc_view view = {.shape = {C, SIDE, SIDE}, .stride = N};
+    void *memory;
+    rig_ok(b->call->alloc(b, N * sizeof(float), &memory));
+    for (int image = 0; image < IMAGES; image++)
+        for (int i = 0; i < N / IMAGES; i++) {
+            const int place = image * (N / IMAGES) + i;
+            /* a third lies exactly between two neighbours */
+            written[place] = place % 3 ? golden_draw(1, (size_t)place) * 6 : 1 + ((float)(place % 128) + 0.5f) / 128;
+            lanes_order[i * IMAGES + image] = written[place];
+        }
+    const float *images;
+    const int32_t *device_labels;
+    rig_ok(b->call->stage_batch(b, lanes_order, N, labels, IMAGES, &images, &device_labels));
+    view.data = (float *)images;
+    rig_ok(b->call->read(b, view, IMAGES, staged));
+    view.data = memory;
+    rig_ok(b->call->write(b, view, IMAGES, written));
+    rig_ok(b->call->read(b, view, IMAGES, written));
+    assert_memory_equal(staged, written, sizeof written);
+    b->call->release(b, memory, N * sizeof(float));
+    dc_backend_destroy(b);
+}
+
+/* ---- steps ---- */
+
 /* By how much results may be apart from float's, relative. */
 typedef struct apart {
     double loss, grads, values;
@@ -196,6 +231,7 @@ static void a_training_with_timed_engines_is_the_same(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_staged_batch_is_rounded_to_the_nearest),
         cmocka_unit_test(a_search_follows_float),
         cmocka_unit_test(a_training_follows_float),
         cmocka_unit_test(a_training_with_timed_engines_is_the_same),

@@ -128,11 +128,9 @@ check '... to the same end' close cpu-1/tiny begun/tiny
 
 # ---- bfloat16 ----
 
-# in_bf16 FOLDER COMMAND ARGUMENTS...
+# in_bf16 FOLDER
 in_bf16() {
-    local folder=$1 command=$2
-    shift 2
-    on cuda 1 "$folder" "$command" "${few[@]}" --precision bf16 "$@"
+    on cuda 1 "$1" run "${few[@]}" --precision bf16
 }
 
 # loss_near A B: of the test images, within 2 %.
@@ -149,14 +147,15 @@ arena_of() {
 
 check 'plan: a search needs less memory in bf16' \
     [ "$((10 * $(arena_of --precision bf16)))" -lt "$((7 * $(arena_of --precision float)))" ]
-in_bf16 narrow run
+in_bf16 narrow
 finished
 check 'run in bf16' [ $status = 0 ]
 check '... on a device that says so' grep -q '"device":.*"cuda, .*, bf16"' narrow/tiny/result.json
-on cuda 1 wide train "${few[@]}" --genotype narrow/tiny/genotype.txt
+on cuda 1 wide train "${few[@]}" --genotype narrow/tiny/genotype.txt --set run.autotune=yes
 finished
-check '... comes to what float comes to for its architecture' loss_near narrow/tiny wide/tiny
-in_bf16 paused run
+check '... comes to what float comes to for its architecture, in engines that were timed' loss_near narrow/tiny wide/tiny
+check '... as the device says' grep -q '"device":.*"cuda, .*, float, autotuned"' wide/tiny/result.json
+in_bf16 paused
 reached '"phase":"training"}' paused/tiny/events.jsonl 1 60
 kill -USR1 "$(cat "$launcher")"
 finished
@@ -165,7 +164,7 @@ on cuda 1 paused run "${few[@]}"
 finished
 check '... does not go on in float' [ $status = 2 ]
 check '... and says why' grep -q 'precision is float, but was bf16' "$err"
-in_bf16 paused run
+in_bf16 paused
 finished
 check '... goes on in bf16, to the same bits' same_end narrow/tiny paused/tiny
 run 0 eval narrow/tiny/training/last.h5 few.h5 --device cpu --json
