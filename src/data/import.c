@@ -109,6 +109,39 @@ static dc_status find_kind(const char *name, const kind **found)
     return dc_fail(DC_ERR_INPUT, "cannot import '%s': known kinds are %s", name, dc_import_kinds());
 }
 
+/* ImageNet-16-120: pictures, or its published batches? The first file that is either tells. */
+static dc_status find_batches(const char *path, bool *found)
+{
+    const dc_layout_rules any = {0};
+    dc_source *source;
+    dc_source_entry entry;
+    DC_TRY(dc_source_open(path, &source));
+    dc_status status;
+    *found = false;
+    while ((status = dc_source_next(source, &entry)) == DC_OK && entry.name && !*found) {
+        const char *slash = strrchr(entry.name, '/');
+        if (!entry.folder && dc_layout_wants(&any, entry.name))
+            break;
+        *found = strncmp(slash ? slash + 1 : entry.name, "train_data_batch_", 17) == 0;
+    }
+    dc_source_close(source);
+    return status;
+}
+
+static const kind batches = {"imagenet16-120", dc_import_imagenet16, false, true};
+
+/* The kind as it is to be read, the same on every rank. */
+static dc_status choose_form(const dc_comm *comm, const char *source, const kind **k)
+{
+    bool found = false;
+    if (!(*k)->imagenet16)
+        return DC_OK;
+    DC_TRY_ALL(comm, comm->rank == 0 ? find_batches(source, &found) : DC_OK);
+    DC_TRY(dc_comm_bcast(comm, 0, &found, sizeof found));
+    *k = found ? &batches : *k;
+    return DC_OK;
+}
+
 dc_status dc_import(const dc_comm *comm, dc_log *log, const char *name, const char *source, const char *destination,
                     const dc_import_options *options)
 {
@@ -117,6 +150,7 @@ dc_status dc_import(const dc_comm *comm, dc_log *log, const char *name, const ch
     options = options ? options : &none;
     DC_TRY(find_kind(name, &k));
     DC_TRY(check_options(k, source, options));
+    DC_TRY(choose_form(comm, source, &k));
     if (k->read) {
         dc_status status = comm->rank == 0 ? import_arrays(k, source, destination, options) : DC_OK;
         DC_TRY(dc_comm_barrier(comm));

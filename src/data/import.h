@@ -61,6 +61,8 @@ dc_status dc_import_idx(const char *source, const dc_import_options *options, dc
                         dc_import_store *store);
 dc_status dc_import_cifar10(const char *source, const dc_import_options *options, dc_dataset_content *content,
                             dc_import_store *store);
+dc_status dc_import_imagenet16(const char *source, const dc_import_options *options, dc_dataset_content *content,
+                               dc_import_store *store);
 dc_status dc_import_cifar100(const char *source, const dc_import_options *options, dc_dataset_content *content,
                              dc_import_store *store);
 

@@ -1,11 +1,13 @@
 #include "base/files.h"
 #include "data/import.h"
+#include "data/import_files.h"
 
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <zlib.h>
 
 static const char *const file_names[DC_IDX_FILES] = {"train-images-idx3-ubyte", "train-labels-idx1-ubyte",
@@ -164,14 +166,10 @@ dc_status dc_idx_parse(const uint8_t *bytes, size_t n_bytes, int n_dims, const c
 
 /* ---- the four files ---- */
 
-static dc_status load(const char *path, int n_dims, dc_idx *idx)
+static bool is_folder(const char *path)
 {
-    char *bytes;
-    size_t size;
-    DC_TRY(dc_file_read(path, &bytes, &size));
-    dc_status status = dc_idx_parse((const uint8_t *)bytes, size, n_dims, path, idx);
-    free(bytes);
-    return status;
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
 /* The path of a standard file in a folder, plain or with .gz. */
@@ -188,10 +186,11 @@ static dc_status find_file(const char *folder, int file, char path[DC_PATH_CHARS
     return dc_fail(DC_ERR_IO, "%s: neither %s nor %s.gz is there", folder, file_names[file], file_names[file]);
 }
 
-static dc_status load_labels(const char *path, uint32_t n_images, int n_classes, int32_t **labels)
+static dc_status load_labels(const dc_import_file *file, uint32_t n_images, int n_classes, int32_t **labels)
 {
     dc_idx idx;
-    DC_TRY(load(path, 1, &idx));
+    const char *path = file->path;
+    DC_TRY(dc_idx_parse(file->bytes, file->n_bytes, 1, path, &idx));
     dc_status status = DC_OK;
     if (idx.dims[0] != n_images)
         status = dc_fail(DC_ERR_INPUT, "%s: %u labels for %u images", path, idx.dims[0], n_images);
@@ -208,20 +207,20 @@ static dc_status load_labels(const char *path, uint32_t n_images, int n_classes,
     return status;
 }
 
-static dc_status load_split(dc_split split, const char *images_path, const char *labels_path,
+static dc_status load_split(dc_split split, const dc_import_file *images, const dc_import_file *labels,
                             dc_dataset_content *content, dc_import_store *store)
 {
     dc_idx idx;
-    DC_TRY(load(images_path, 3, &idx));
+    DC_TRY(dc_idx_parse(images->bytes, images->n_bytes, 3, images->path, &idx));
     store->pixels[split] = idx.data;
     dc_shape shape = {1, (int)idx.dims[1], (int)idx.dims[2]};
     if (split == DC_SPLIT_TRAIN)
         content->shape = shape;
     else if (memcmp(&shape, &content->shape, sizeof shape) != 0)
-        return dc_fail(DC_ERR_INPUT, "%s: images of %dx%d, but the training images are %dx%d", images_path, shape.h,
+        return dc_fail(DC_ERR_INPUT, "%s: images of %dx%d, but the training images are %dx%d", images->path, shape.h,
                        shape.w, content->shape.h, content->shape.w);
     content->split[split].n = idx.dims[0];
-    return load_labels(labels_path, idx.dims[0], content->n_classes, &store->labels[split]);
+    return load_labels(labels, idx.dims[0], content->n_classes, &store->labels[split]);
 }
 
 /* Class names: those of a known data set, else numbers. */
@@ -254,29 +253,77 @@ static dc_status name_classes(const char *folder, const dc_import_options *optio
     return DC_OK;
 }
 
+/* Reads one file by its path. */
+static dc_status read_file(const char *path, dc_import_file *file)
+{
+    char *bytes;
+    if (!(file->path = dc_alloc(strlen(path) + 1)))
+        return DC_ERR_MEMORY;
+    strcpy(file->path, path);
+    DC_TRY(dc_file_read(path, &bytes, &file->n_bytes));
+    file->bytes = (uint8_t *)bytes;
+    return DC_OK;
+}
+
+/* Those of a folder (where a plain file goes before a compressed one), or one by one. */
+static dc_status read_files(const char *folder, const dc_import_options *options, dc_import_file files[DC_IDX_FILES])
+{
+    for (int i = 0; i < DC_IDX_FILES; i++) {
+        char path[DC_PATH_CHARS];
+        if (!folder && !options->files[i])
+            return dc_fail(DC_ERR_INPUT, "no source folder and no file of %s was given", file_names[i]);
+        if (folder && options->files[i])
+            return dc_fail(DC_ERR_INPUT, "give either the source folder %s or four files, not both", folder);
+        if (folder)
+            DC_TRY(find_file(folder, i, path));
+        DC_TRY(read_file(folder ? path : options->files[i], &files[i]));
+    }
+    return DC_OK;
+}
+
+static dc_status read_archive(const char *path, dc_import_file files[DC_IDX_FILES])
+{
+    for (int i = 0; i < DC_IDX_FILES; i++)
+        files[i] = (dc_import_file){.wanted = file_names[i], .or_gz = true};
+    DC_TRY(dc_import_files_collect(path, DC_IDX_FILES, files));
+    for (int i = 0; i < DC_IDX_FILES; i++)
+        if (!files[i].path)
+            return dc_fail(DC_ERR_INPUT, "%s: neither %s nor %s.gz is there", path, file_names[i], file_names[i]);
+    return DC_OK;
+}
+
+/* By the folder, or by the archive without its ending. */
+static dc_status name_set(const char *source, const char *first_file, char name[DC_CLASS_NAME_CHARS])
+{
+    char folder[DC_PATH_CHARS];
+    DC_TRY(dc_path_directory(first_file, folder));
+    char *resolved = realpath(source ? source : folder, NULL); /* names the folder also when it was given as "." */
+    if (!resolved)
+        return dc_fail(DC_ERR_IO, "%s: %s", folder, strerror(errno));
+    const char *base = strrchr(resolved, '/') + 1;
+    snprintf(name, DC_CLASS_NAME_CHARS, "%s", *base ? base : "idx");
+    free(resolved);
+    char *ending = is_folder(source ? source : folder) ? NULL : strchr(name + 1, '.');
+    if (ending)
+        *ending = '\0';
+    return DC_OK;
+}
+
 dc_status dc_import_idx(const char *source, const dc_import_options *options, dc_dataset_content *content,
                         dc_import_store *store)
 {
-    char paths[DC_IDX_FILES][DC_PATH_CHARS], folder[DC_PATH_CHARS];
-    for (int i = 0; i < DC_IDX_FILES; i++) {
-        if (!source && !options->files[i])
-            return dc_fail(DC_ERR_INPUT, "no source folder and no file of %s was given", file_names[i]);
-        if (source && options->files[i])
-            return dc_fail(DC_ERR_INPUT, "give either the source folder %s or four files, not both", source);
-        if (source)
-            DC_TRY(find_file(source, i, paths[i]));
-        else if (snprintf(paths[i], DC_PATH_CHARS, "%s", options->files[i]) >= DC_PATH_CHARS)
-            return dc_fail(DC_ERR_INPUT, "%.64s...: the path is too long", options->files[i]);
-    }
-    DC_TRY(dc_path_directory(paths[DC_IDX_TRAIN_IMAGES], folder));
-    char *resolved = realpath(folder, NULL); /* names the folder also when it was given as "." */
-    if (!resolved)
-        return dc_fail(DC_ERR_IO, "%s: %s", folder, strerror(errno));
-    const char *name = strrchr(resolved, '/') + 1;
-    snprintf(store->name, sizeof store->name, "%s", *name ? name : "idx");
-    free(resolved);
+    dc_import_file files[DC_IDX_FILES] = {{0}};
+    bool archive = source && dc_file_exists(source) && !is_folder(source);
+    dc_status status = archive ? read_archive(source, files) : read_files(source, options, files);
+    if (status == DC_OK)
+        status = name_set(source, files[DC_IDX_TRAIN_IMAGES].path, store->name);
     content->name = store->name;
-    DC_TRY(name_classes(store->name, options, content, store));
-    DC_TRY(load_split(DC_SPLIT_TRAIN, paths[DC_IDX_TRAIN_IMAGES], paths[DC_IDX_TRAIN_LABELS], content, store));
-    return load_split(DC_SPLIT_TEST, paths[DC_IDX_TEST_IMAGES], paths[DC_IDX_TEST_LABELS], content, store);
+    if (status == DC_OK)
+        status = name_classes(store->name, options, content, store);
+    if (status == DC_OK)
+        status = load_split(DC_SPLIT_TRAIN, &files[DC_IDX_TRAIN_IMAGES], &files[DC_IDX_TRAIN_LABELS], content, store);
+    if (status == DC_OK)
+        status = load_split(DC_SPLIT_TEST, &files[DC_IDX_TEST_IMAGES], &files[DC_IDX_TEST_LABELS], content, store);
+    dc_import_files_clear(DC_IDX_FILES, files);
+    return status;
 }

@@ -321,7 +321,7 @@ static void test_cifar_refusals(void **state)
     uint8_t records[PER_FILE * (2 + CIFAR_PIXELS)];
     temp_path batch = temp_dir_path(&f->dir, "source/data_batch_3.bin"),
               names = temp_dir_path(&f->dir, "source/batches.meta.txt");
-    assert_refused(f, "cifar10", NULL, "batches.meta.txt", "");
+    assert_refused(f, "cifar10", NULL, "source", "neither data_batch_1.bin (the binary version) nor data_batch_1");
     write_cifar(f, false);
     unlink(batch.s);
     assert_refused(f, "cifar10", NULL, "data_batch_3.bin", "");
