@@ -162,8 +162,9 @@ static dc_status prepare_own(dc_pipeline *p, const char *config, const dc_args *
     const dc_backend_options backend = {.threads = p->threads,
                                         .local_rank = p->world->local_rank,
                                         .precision = (dc_precision)s->run.precision,
-                                        .autotune = s->run.autotune};
-    DC_TRY(dc_backend_create(s->run.device, &backend, &p->backend));
+                                        .autotune = s->run.autotune,
+                                        .gpu = dc_args_value(args, "gpu")};
+    DC_TRY(dc_backend_create(backend.gpu ? "cuda" : s->run.device, &backend, &p->backend));
     DC_TRY(dc_deriver_create(&p->deriver));
     dc_network_options network = dc_settings_network(s, p->dataset);
     DC_TRY(dc_cost_tables_make(&network, p->tables));

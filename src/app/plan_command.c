@@ -10,6 +10,7 @@ static const dc_option options[] = {
     {"device", "auto|cpu|cuda", "what is to compute: [run] device"},
     {"precision", "float|tf32|bf16", "in what: [run] precision"},
     {"genotype", "GENOTYPE", "plans only the training of this architecture: a name, a text or a file"},
+    {"gpu", "a100|h100|b200", "plans for such a GPU, which need not be here"},
     {"ranks", "N", "ranks that the run will have (default: those that this command is started with)"},
     {"json", NULL, "prints JSON"},
 };
@@ -23,14 +24,16 @@ static const dc_command command = {
     sizeof options / sizeof *options,
     "tells a run's memory and work before it is started",
     "Memory is that of one rank: the arena of a step (exactly what will be allocated; for a search with derived\n"
-    "cells that of the heaviest architecture), the model (weights, gradients, optimizer state) and the loaders'\n"
-    "buffers. The data set itself is mapped and shared by the ranks of a machine. Work counts the\n"
+    "cells that of the heaviest architecture), the model (weights, gradients, optimizer state), on a GPU what\n"
+    "libraries work in and batches on their way, and the loaders' buffers, which are the host's. What CUDA and\n"
+    "NCCL keep for themselves, some hundred MiB, comes on top. The data set itself is mapped and shared by the ranks "
+    "of a machine. Work counts the\n"
     "multiply-accumulates of convolutions and linear layers, a backward as twice its forward."};
 
 /* One phase: memory of a rank, steps of one item, items, and multiply-accumulates of all of them. */
 typedef struct phase_plan {
     const char *name;
-    size_t arena_bytes, model_bytes, data_bytes;
+    size_t arena_bytes, model_bytes, step_bytes, data_bytes;
     int64_t items, steps;
     double macs;
 } phase_plan;
@@ -75,6 +78,7 @@ static dc_status plan_searches(const dc_pipeline *p, int64_t items, const char *
     *plan = (phase_plan){name,
                          memory.arena_bytes,
                          memory.model_bytes,
+                         memory.step_bytes,
                          memory.data_bytes,
                          items,
                          steps * o.epochs,
@@ -104,6 +108,7 @@ static dc_status plan_training(const dc_pipeline *p, const dc_genotype *genotype
     *plan = (phase_plan){name,
                          memory.arena_bytes,
                          memory.model_bytes,
+                         memory.step_bytes,
                          memory.data_bytes,
                          items,
                          steps * o->epochs,
@@ -146,30 +151,45 @@ static dc_status plan_genotype(const dc_pipeline *p, const char *text, int ranks
     return plan_target(p, &genotype, ranks, phases);
 }
 
-static size_t total_bytes(const phase_plan *plan)
+/* Of the device. */
+static size_t total_bytes(const phase_plan *plan, bool own_memory)
 {
-    return plan->arena_bytes + plan->model_bytes + plan->data_bytes;
+    return plan->arena_bytes + plan->model_bytes + plan->step_bytes + (own_memory ? 0 : plan->data_bytes);
 }
 
-/* device: what computes, and in which precision. */
-static void print_text(const phase_plan *phases, int n, int ranks, const char *device, FILE *out)
+static void print_phase(const phase_plan *f, bool own_memory, FILE *out)
 {
-    fprintf(out, "%d rank%s, %s; memory of each\n\n", ranks, ranks == 1 ? "" : "s", device);
-    fprintf(out, "  %-13s %10s %10s %10s %10s %7s %9s %10s\n", "phase", "arena", "model", "loaders", "together",
-            "items", "steps", "MACs");
+    fprintf(out, "  %-13s %10s %10s", f->name, dc_format_bytes((double)f->arena_bytes).s,
+            dc_format_bytes((double)f->model_bytes).s);
+    if (own_memory)
+        fprintf(out, " %10s %10s %10s", dc_format_bytes((double)f->step_bytes).s,
+                dc_format_bytes((double)total_bytes(f, true)).s, dc_format_bytes((double)f->data_bytes).s);
+    else
+        fprintf(out, " %10s %10s", dc_format_bytes((double)f->data_bytes).s,
+                dc_format_bytes((double)total_bytes(f, false)).s);
+    fprintf(out, " %7lld %9lld %10s\n", (long long)f->items, (long long)f->steps, dc_format_count_short(f->macs).s);
+}
+
+static void print_text(const dc_backend *backend, const phase_plan *phases, int n, int ranks, FILE *out)
+{
+    const bool own_memory = backend->call->memory != NULL;
+    fprintf(out, "%d rank%s, %s; memory of each\n\n", ranks, ranks == 1 ? "" : "s", dc_backend_description(backend));
+    fprintf(out, "  %-13s %10s %10s", "phase", "arena", "model");
+    if (own_memory)
+        fprintf(out, " %10s %10s %10s", "steps'", "together", "host's");
+    else
+        fprintf(out, " %10s %10s", "loaders", "together");
+    fprintf(out, " %7s %9s %10s\n", "items", "steps", "MACs");
     size_t most = 0;
     double macs = 0;
     for (int i = 0; i < n; i++) {
-        const phase_plan *f = &phases[i];
-        fprintf(out, "  %-13s %10s %10s %10s %10s %7lld %9lld %10s\n", f->name,
-                dc_format_bytes((double)f->arena_bytes).s, dc_format_bytes((double)f->model_bytes).s,
-                dc_format_bytes((double)f->data_bytes).s, dc_format_bytes((double)total_bytes(f)).s,
-                (long long)f->items, (long long)f->steps, dc_format_count_short(f->macs).s);
-        most = total_bytes(f) > most ? total_bytes(f) : most;
-        macs += f->macs;
+        print_phase(&phases[i], own_memory, out);
+        const size_t bytes = total_bytes(&phases[i], own_memory);
+        most = bytes > most ? bytes : most;
+        macs += phases[i].macs;
     }
-    fprintf(out, "\n  a rank needs %s at most; the whole run %s multiply-accumulates\n",
-            dc_format_bytes((double)most).s, dc_format_count_short(macs).s);
+    fprintf(out, "\n  a rank needs %s%s at most; the whole run %s multiply-accumulates\n",
+            dc_format_bytes((double)most).s, own_memory ? " of its GPU" : "", dc_format_count_short(macs).s);
     fprintf(out, n > 1 ? "  (steps: of one item; selection and training: of the largest network within the budget)\n"
                        : "  (of the given architecture)\n");
 }
@@ -185,6 +205,7 @@ static dc_status print_json(const phase_plan *phases, int n, int ranks, const ch
         cJSON_AddStringToObject(item, "name", phases[i].name);
         cJSON_AddNumberToObject(item, "arena_bytes", (double)phases[i].arena_bytes);
         cJSON_AddNumberToObject(item, "model_bytes", (double)phases[i].model_bytes);
+        cJSON_AddNumberToObject(item, "step_bytes", (double)phases[i].step_bytes);
         cJSON_AddNumberToObject(item, "loader_bytes", (double)phases[i].data_bytes);
         cJSON_AddNumberToObject(item, "items", (double)phases[i].items);
         cJSON_AddNumberToObject(item, "steps", (double)phases[i].steps);
@@ -208,7 +229,7 @@ static dc_status plan(const dc_comm *world, const dc_args *args, FILE *out)
     if (status == DC_OK && dc_args_has(args, "json"))
         status = print_json(phases, n, ranks, dc_backend_description(pipeline.backend), out);
     else if (status == DC_OK)
-        print_text(phases, n, ranks, dc_backend_description(pipeline.backend), out);
+        print_text(pipeline.backend, phases, n, ranks, out);
     dc_pipeline_close(&pipeline);
     return status;
 }

@@ -1,6 +1,7 @@
 #include "backend/backend.h"
 
 #include "backend/cpu/cpu_backend.h"
+#include "base/units.h"
 #ifdef DC_CUDA
 #include "backend/cuda/cuda_backend.h"
 #endif
@@ -123,6 +124,27 @@ void dc_backend_destroy(dc_backend *backend)
 const char *dc_backend_description(const dc_backend *backend)
 {
     return backend->description;
+}
+
+dc_status dc_backend_step_bytes(dc_backend *backend, const dc_plan *plan, size_t *bytes)
+{
+    *bytes = 0;
+    return backend->call->step_bytes ? backend->call->step_bytes(backend, plan, bytes) : DC_OK;
+}
+
+dc_status dc_backend_check_memory(dc_backend *backend, size_t bytes, const char *what, const char *where)
+{
+    size_t free_bytes, total;
+    if (!backend->call->memory)
+        return DC_OK;
+    DC_TRY(backend->call->memory(backend, &free_bytes, &total));
+    if (bytes <= free_bytes)
+        return DC_OK;
+    return dc_fail(DC_ERR_MEMORY,
+                   "%s needs %zu bytes (%s) of the GPU's memory, %zu (%s) of its %s are free: lower %s batch, channels "
+                   "or cells, set %s micro_batch, or take more GPUs (dcanas plan tells what a job needs)",
+                   what, bytes, dc_format_bytes((double)bytes).s, free_bytes, dc_format_bytes((double)free_bytes).s,
+                   dc_format_bytes((double)total).s, where, where);
 }
 
 dc_status dc_backend_diverged(double learning_rate)

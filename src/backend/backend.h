@@ -169,6 +169,14 @@ typedef struct dc_backend_interface {
     /* Begins to copy DC_LATER_FLOATS floats to the host, where `take` is called with them, in the order of these calls,
      * during some later call of the backend, at the latest in sync. */
     dc_status (*copy_out_later)(dc_backend *, const float *device, dc_take take, void *context);
+
+    /* What follows is of devices with a memory of their own, and NULL of others.
+     *
+     * Bytes that steps of a plan take beside its arena: workspaces of libraries (what they plan is kept), batches on
+     * their way. */
+    dc_status (*step_bytes)(dc_backend *, const dc_plan *plan, size_t *bytes);
+    /* Memory that nobody uses now, and all of it. */
+    dc_status (*memory)(dc_backend *, size_t *free_bytes, size_t *total_bytes);
 } dc_backend_interface;
 
 /* Looks after what others have put on the device, on which the backend's own work may wait (sums over ranks). */
@@ -190,8 +198,10 @@ typedef struct dc_backend_options {
     int threads;    /* OpenMP threads of this rank, at least 1 */
     int local_rank; /* among the ranks of this node: which of its GPUs (modulo their number) */
     dc_precision precision;
-    bool autotune; /* GPUs: time the engines of convolutions and keep the fastest; results may then differ from one
-                      backend to the next by rounding */
+    bool autotune;   /* GPUs: time the engines of convolutions and keep the fastest; results may then differ from one
+                        backend to the next by rounding */
+    const char *gpu; /* "cuda": a100, h100 or b200, to plan for a GPU that need not be here; nothing can be executed
+                        then. NULL: the one that is here */
 } dc_backend_options;
 
 /* The registry: "cpu" (instruction set chosen at start; DCANAS_ISA=avx512|avx2|portable overrides), "cuda" where the
@@ -200,6 +210,14 @@ typedef struct dc_backend_options {
  * is legal. */
 dc_status dc_backend_create(const char *name, const dc_backend_options *options, dc_backend **backend);
 void dc_backend_destroy(dc_backend *backend);
+
+/* What steps of a plan take of the device's memory beside its arena; 0 where it has no memory of its own. */
+dc_status dc_backend_step_bytes(dc_backend *backend, const dc_plan *plan, size_t *bytes);
+
+/* DC_ERR_MEMORY, in one line, where `what` ("the search") needs more bytes of the device's memory than are free;
+ * `where`
+ * ("[search]") has the batch, channels and cells to lower. DC_OK where the device has no memory of its own. */
+dc_status dc_backend_check_memory(dc_backend *backend, size_t bytes, const char *what, const char *where);
 
 /* The number of GPUs here, and a text of what was built in for them and what the driver shows, or why there are none.
  */

@@ -77,7 +77,9 @@ dc_status dc_search_run(const dc_search_job *job, dc_search_result *result);
 /* Memory of such a search on one rank, before it runs. arena_bytes is the plan's of the heaviest supernet: the one
  * whose derived cells keep the largest operations. */
 typedef struct dc_search_memory {
-    size_t arena_bytes, model_bytes, data_bytes;
+    size_t arena_bytes, model_bytes;
+    size_t step_bytes; /* of a GPU, beside these: workspaces of libraries, batches on their way */
+    size_t data_bytes; /* of the host */
 } dc_search_memory;
 dc_status dc_search_plan(dc_backend *backend, const dc_dataset *dataset, const dc_search_options *options, int ranks,
                          dc_search_memory *memory);

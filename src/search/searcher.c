@@ -264,6 +264,13 @@ static dc_status open_own(dc_searcher *s)
     return open_trace(s);
 }
 
+static dc_status check_memory(const dc_search_job *job, dc_search_memory *memory)
+{
+    DC_TRY(dc_search_plan(job->backend, job->dataset, job->options, job->comm->size, memory));
+    return dc_backend_check_memory(job->backend, memory->arena_bytes + memory->model_bytes + memory->step_bytes,
+                                   "a search", "[search]");
+}
+
 dc_status dc_searcher_open(dc_searcher *s)
 {
     const dc_search_job *job = s->job;
@@ -271,13 +278,12 @@ dc_status dc_searcher_open(dc_searcher *s)
     s->arena.backend = job->backend;
     s->schedule = job->options->schedule;
     s->schedule.epochs = job->options->epochs;
+    dc_search_memory memory;
+    DC_TRY_ALL(job->comm, check_memory(job, &memory));
     DC_TRY_ALL(job->comm, open_own(s));
     DC_TRY(dc_pace_agree_on_start(job->comm, s->at.step, job->name));
     DC_TRY(dc_reducer_create(job->comm, s->params, &s->reducer));
-    dc_search_memory memory;
-    dc_status status = dc_search_plan(job->backend, job->dataset, job->options, job->comm->size, &memory);
-    if (status == DC_OK)
-        status = dc_step_arena_reserve(&s->arena, memory.arena_bytes);
+    dc_status status = dc_step_arena_reserve(&s->arena, memory.arena_bytes);
     if (status == DC_OK)
         status = dc_searcher_choose_supernet(s);
     DC_TRY_ALL(job->comm, status);
@@ -332,6 +338,8 @@ static dc_status plan_supernet(dc_backend *backend, const dc_search_options *opt
         status = dc_params_create(backend, &params);
     if (status == DC_OK)
         status = dc_params_add_graph(params, graph);
+    if (status == DC_OK)
+        status = dc_backend_step_bytes(backend, plan, &memory->step_bytes);
     if (status == DC_OK) {
         memory->arena_bytes = plan->arena_bytes;
         memory->model_bytes = (size_t)floats * params->count * sizeof(float);

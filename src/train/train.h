@@ -73,7 +73,9 @@ dc_status dc_train_run(const dc_train_job *job, dc_train_result *result);
 /* Memory of such a training on one rank, before it runs: its arena (the larger of training and evaluation), its
  * parameters with gradients, momentum and what else is kept of each, its loaders. */
 typedef struct dc_train_memory {
-    size_t arena_bytes, model_bytes, data_bytes;
+    size_t arena_bytes, model_bytes;
+    size_t step_bytes; /* of a GPU, beside these: workspaces of libraries, batches on their way */
+    size_t data_bytes; /* of the host */
 } dc_train_memory;
 dc_status dc_train_plan(dc_backend *backend, const dc_dataset *dataset, const dc_genotype *genotype,
                         const dc_train_options *options, int ranks, dc_train_memory *memory);

@@ -300,6 +300,14 @@ static dc_status open_own(dc_trainer *t)
     return open_tables(t);
 }
 
+static dc_status check_memory(const dc_train_job *job)
+{
+    dc_train_memory memory;
+    DC_TRY(dc_train_plan(job->backend, job->dataset, job->genotype, job->options, job->comm->size, &memory));
+    return dc_backend_check_memory(job->backend, memory.arena_bytes + memory.model_bytes + memory.step_bytes,
+                                   "a training", "[target]");
+}
+
 dc_status dc_trainer_open(dc_trainer *t)
 {
     const dc_train_job *job = t->job;
@@ -307,6 +315,7 @@ dc_status dc_trainer_open(dc_trainer *t)
     t->arena.backend = job->backend;
     t->schedule = job->options->schedule;
     t->schedule.epochs = job->options->epochs;
+    DC_TRY_ALL(job->comm, check_memory(job));
     DC_TRY_ALL(job->comm, open_own(t));
     DC_TRY(dc_pace_agree_on_start(job->comm, (int64_t)t->at.epoch * t->steps + t->at.step, job->name));
     DC_TRY(dc_reducer_create(job->comm, t->params, &t->reducer));
@@ -344,9 +353,13 @@ static dc_status plan_graphs(dc_backend *backend, dc_graph *training, dc_graph *
     DC_TRY(dc_plan_create(training, &backend->layout, &options, &plans[0]));
     options = (dc_plan_options){.batch = batch, .keep_losses = true};
     dc_status status = dc_plan_create(evaluation, &backend->layout, &options, &plans[1]);
+    size_t steps[2] = {0, 0};
+    for (int i = 0; i < 2 && status == DC_OK; i++)
+        status = dc_backend_step_bytes(backend, plans[i], &steps[i]);
     if (status == DC_OK) {
         size_t a = plans[0]->arena_bytes, b = plans[1]->arena_bytes;
         memory->arena_bytes = a > b ? a : b;
+        memory->step_bytes = steps[0] > steps[1] ? steps[0] : steps[1];
     }
     dc_plan_destroy(plans[0]);
     dc_plan_destroy(plans[1]);

@@ -2,6 +2,7 @@
  * only described to it: no GPU is needed. Linked with cuDNN itself, never with its emulation. */
 #include "backend/cuda/conv_graph.h"
 #include "backend/cuda/conv_plans.h"
+#include "backend/cuda/described.h"
 #include "graph/graph.h"
 #include "search/supernet.h"
 #include "space/network.h"
@@ -20,32 +21,10 @@ enum { LANES = 16, MAX_SHAPES = 1000, FIRST_JSON = 9 * 10000 + 8 * 100 };
 
 /* ---- devices ---- */
 
-typedef struct device {
-    const char *name;
-    int version, multiprocessors, shared_memory;
-    long long memory, cache;
-} device;
-
-static const device devices[] = {{"sm_80 (A100)", 800, 108, 166912, 84974108672, 41943040},
-                                 {"sm_90 (H100)", 900, 132, 232448, 84929347584, 52428800},
-                                 {"sm_100 (B200)", 1000, 148, 232448, 191521095680, 132644864}};
-
-static void describe(const device *d, char json[2048])
+static dc_conv_plans *plans_for(const dc_described_gpu *gpu, size_t workspace_limit)
 {
-    snprintf(json, 2048,
-             "{\"deviceVer\":%d,\"multiProcessorCount\":%d,\"warpSize\":32,\"maxSharedMemoryPerBlock\":49152,"
-             "\"maxSharedMemoryPerBlockOptin\":%d,\"reservedSharedMemoryPerBlock\":1024,\"maxRegistersPerSM\":65536,"
-             "\"maxCtasPerSM\":32,\"maxThreadsPerBlock\":1024,\"maxThreadsPerSM\":2048,\"regsPerBlock\":65536,"
-             "\"totalGlobalMem\":%lld,\"smClockRateKHz\":1410000,\"l2CacheSize\":%lld,\"maxBlockSize\":[1024,1024,64],"
-             "\"memClockRateKHz\":1215000,\"maxGridSize\":[2147483647,65535,65535],\"supportCoopLaunch\":1,"
-             "\"pciDeviceId\":0,\"isTccDriver\":0,\"cudaDeviceId\":0,\"driverVer\":13000,\"deviceName\":\"%s\"}",
-             d->version, d->multiprocessors, d->shared_memory, d->memory, d->cache, d->name);
-}
-
-static dc_conv_plans *plans_for(const device *d, size_t workspace_limit)
-{
-    char json[2048];
-    describe(d, json);
+    char json[DC_DESCRIPTION_CHARS];
+    dc_described_gpu_json(gpu, json);
     const dc_conv_options options = {.device = json, .workspace_limit = workspace_limit, .autotune = true};
     dc_conv_plans *plans;
     if (dc_conv_plans_create(&options, &plans) != DC_OK)
@@ -163,10 +142,10 @@ static void test_all_is_planned(void **state)
     assert_non_null(work);
     collect(work);
     printf("# %-16s%-7s%-24s%8s%16s\n", "device", "", "network", "plans", "workspace MiB");
-    for (size_t d = 0; d < sizeof devices / sizeof *devices; d++)
+    for (size_t d = 0; d < DC_DESCRIBED_GPUS; d++)
         for (int p = DC_PRECISION_F32; p <= DC_PRECISION_BF16; p++)
             for (int i = 0; i < 4; i++) {
-                dc_conv_plans *plans = plans_for(&devices[d], (size_t)1 << 30);
+                dc_conv_plans *plans = plans_for(&dc_described_gpus[d], (size_t)1 << 30);
                 assert_true(work[i].n > 20);
                 for (int k = 0; k < work[i].n; k++) {
                     dc_conv_shape shape = work[i].shapes[k];
@@ -175,7 +154,7 @@ static void test_all_is_planned(void **state)
                         if (work[i].wants_data[k] || (direction != DC_CONV_DATA && direction != DC_CONV_DATA_ADD))
                             get(plans, &shape, (dc_conv_direction)direction);
                 }
-                printf("# %-16s%-7s%-24s%8d%16.1f\n", devices[d].name, precisions[p], work[i].name,
+                printf("# %-16s%-7s%-24s%8d%16.1f\n", dc_described_gpus[d].name, precisions[p], work[i].name,
                        dc_conv_plans_count(plans), (double)dc_conv_plans_workspace_bytes(plans) / (1 << 20));
                 dc_conv_plans_destroy(plans);
             }
@@ -203,7 +182,7 @@ static dc_conv_shape good_shape(void)
 static void test_equal_ones_are_planned_once(void **state)
 {
     (void)state;
-    dc_conv_plans *plans = plans_for(&devices[0], (size_t)1 << 30);
+    dc_conv_plans *plans = plans_for(&dc_described_gpus[0], (size_t)1 << 30);
     dc_conv_shape shape = good_shape();
     const dc_conv_plan *first, *again, *other;
     assert_int_equal(dc_conv_plans_get(plans, &shape, DC_CONV_FORWARD, &first), DC_OK);
@@ -224,7 +203,7 @@ static void test_equal_ones_are_planned_once(void **state)
 static void rejected(dc_conv_shape shape)
 {
     for (int direction = 0; direction < DC_CONV_DIRECTIONS; direction++) {
-        dc_conv_plans *plans = plans_for(&devices[1], (size_t)1 << 30);
+        dc_conv_plans *plans = plans_for(&dc_described_gpus[1], (size_t)1 << 30);
         const dc_conv_plan *plan;
         assert_int_equal(dc_conv_plans_get(plans, &shape, (dc_conv_direction)direction, &plan), DC_ERR_DEVICE);
         assert_null(plan);
@@ -313,13 +292,13 @@ static void test_workspaces_are_limited(void **state)
     shape.y_stride *= 8;
     shape.precision = DC_PRECISION_TF32;
     const dc_conv_plan *plan;
-    dc_conv_plans *plans = plans_for(&devices[1], (size_t)1 << 30);
+    dc_conv_plans *plans = plans_for(&dc_described_gpus[1], (size_t)1 << 30);
     assert_int_equal(dc_conv_plans_get(plans, &shape, DC_CONV_FORWARD, &plan), DC_OK);
     const size_t wanted = dc_conv_plan_workspace_bytes(plan);
     assert_true(wanted > 1024);
     assert_true(dc_conv_plan_engine(plan) >= 0);
     dc_conv_plans_destroy(plans);
-    plans = plans_for(&devices[1], wanted - 1);
+    plans = plans_for(&dc_described_gpus[1], wanted - 1);
     assert_int_equal(dc_conv_plans_get(plans, &shape, DC_CONV_FORWARD, &plan), DC_OK);
     assert_true(dc_conv_plan_workspace_bytes(plan) < wanted);
     dc_conv_plans_destroy(plans);

@@ -62,6 +62,19 @@ arena() {
     sed -n 's/.*"arena_bytes":[[:space:]]*\([0-9]*\).*/\1/p' "$1" | tail -n 1
 }
 check 'plan --ranks 2: a rank of the training needs less memory' [ "$(arena "$out")" -lt "$(arena one.json)" ]
+if "$program" --version | grep -q cuDNN; then
+    run 0 plan "$ini" --gpu h100
+    check 'plan --gpu h100: without one' [ "$status" = 0 ]
+    check 'plan --gpu h100: what a rank takes of it' grep -q 'a rank needs .* MiB of its GPU at most' "$out"
+    run 0 plan "$ini" --gpu h100 --json
+    check 'plan --gpu h100 --json: what steps take beside arena and model' [ "$(grep -c '"step_bytes":.*[1-9]' "$out")" = 4 ]
+    run 0 plan "$ini" --gpu abacus
+    check 'plan --gpu abacus: those that are described' [ $status = 2 -a "$(own_lines)" = \
+        "dcanas: GPU 'abacus' is not described; described are: a100, h100, b200" ]
+else
+    run 0 plan "$ini" --gpu h100
+    check 'plan --gpu h100, built without CUDA: status 2, one line' [ $status = 2 -a "$(own_lines | grep -c 'built without CUDA')" = 1 ]
+fi
 run 2 plan "$ini"
 check 'plan under mpirun: prints once' [ "$(grep -c '^ *training' "$out")" = 1 ]
 

@@ -174,6 +174,18 @@ run 0 eval narrow/tiny/training/last.h5 few.h5 --device cuda --precision bf16 --
 check '... as bf16 does' awk -v a="$(number loss by_cpu.json)" -v b="$(number loss "$out")" \
     'BEGIN { exit !(a > 0 && b > 0 && a / b < 1.02 && b / a < 1.02) }'
 
+# ---- too little memory ----
+
+if [ -z "${DCANAS_GPUS:-}" ]; then
+    export EMULATED_MEMORY_MIB=24
+    on cuda 1 small run "${few[@]}"
+    finished
+    check 'too little memory: status 1, one line' [ "$status" = 1 -a "$(own_lines | wc -l)" = 1 ]
+    check '... what is needed, what is free, and what to lower' grep -q \
+        "^dcanas: .* needs [0-9]* bytes .*, 2[0-9]* .* are free: lower \[search\] batch, channels or cells" "$err"
+    unset EMULATED_MEMORY_MIB
+fi
+
 # ---- several ranks on one GPU ----
 
 gpus=1

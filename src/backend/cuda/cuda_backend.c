@@ -1,5 +1,6 @@
 #include "backend/cuda/cuda_internal.h"
 
+#include "backend/cuda/described.h"
 #include "base/clock.h"
 
 #include <cublasLt.h>
@@ -20,13 +21,8 @@ dc_status dc_cuda_alloc(size_t bytes, void **memory)
 {
     const cudaError_t code = cudaMalloc(memory, bytes ? bytes : 1);
     if (code == cudaErrorMemoryAllocation) {
-        size_t free_bytes = 0, total = 0;
-        cudaGetLastError(); /* is told here; what follows is not to meet it */
-        cudaMemGetInfo(&free_bytes, &total);
-        return dc_fail(DC_ERR_MEMORY,
-                       "out of memory on the GPU: %zu MiB are needed at once, %zu of its %zu MiB are free; lower batch "
-                       "(or channels, cells), or use a GPU that nobody else uses (dcanas plan tells what a job needs)",
-                       (bytes >> 20) + 1, free_bytes >> 20, total >> 20);
+        dc_cuda_error(code, "cudaMalloc");
+        return dc_fail_within(DC_ERR_MEMORY, "%zu MiB are needed at once", (bytes >> 20) + 1);
     }
     if (code != cudaSuccess)
         return dc_cuda_error(code, "cudaMalloc");
@@ -231,6 +227,8 @@ static const dc_backend_interface interface = {
     .destroy_runs = dc_cuda_destroy_runs,
     .stage_batch = dc_cuda_stage_batch,
     .copy_out_later = dc_cuda_copy_out_later,
+    .step_bytes = dc_cuda_step_bytes,
+    .memory = dc_cuda_memory,
 };
 
 int dc_cuda_devices(char *why, size_t size)
@@ -286,13 +284,28 @@ static dc_status open_device(dc_cuda_backend *b, const dc_backend_options *optio
              options->autotune ? ", autotuned" : "");
     const dc_conv_options plans = {.workspace_limit = WORKSPACE_LIMIT, .autotune = options->autotune};
     DC_TRY(dc_conv_plans_create(&plans, &b->convs));
-    return dc_linear_plans_create(WORKSPACE_LIMIT, &b->linears);
+    return dc_linear_plans_create(DC_CUDA_LINEAR_WORKSPACE, &b->linears);
+}
+
+/* For plans: cuDNN's part of it, and nothing that would need a driver. */
+static dc_status describe_device(dc_cuda_backend *b, const dc_described_gpu *gpu)
+{
+    char json[DC_DESCRIPTION_CHARS];
+    dc_described_gpu_json(gpu, json);
+    b->described_bytes = (size_t)gpu->memory_bytes;
+    snprintf(b->base.description, sizeof b->base.description, "cuda, %s as described (no GPU is used), %s", gpu->name,
+             dc_precision_names[b->precision]);
+    const dc_conv_options plans = {.device = json, .workspace_limit = WORKSPACE_LIMIT};
+    return dc_conv_plans_create(&plans, &b->convs);
 }
 
 dc_status dc_cuda_backend_create(const dc_backend_options *options, dc_backend **backend)
 {
     char why[128];
-    const int n = dc_cuda_devices(why, sizeof why);
+    const dc_described_gpu *described = NULL;
+    if (options->gpu)
+        DC_TRY(dc_described_gpu_find(options->gpu, &described));
+    const int n = described ? 1 : dc_cuda_devices(why, sizeof why);
     if (n == 0)
         return dc_fail(DC_ERR_INPUT, "device 'cuda': no GPU here: %s", why);
     dc_cuda_backend *b = dc_alloc_zeroed(sizeof *b);
@@ -307,7 +320,7 @@ dc_status dc_cuda_backend_create(const dc_backend_options *options, dc_backend *
                                       .concat_views = true,
                                       .extra = cuda_extra,
                                       .context = b};
-    const dc_status status = open_device(b, options);
+    const dc_status status = described ? describe_device(b, described) : open_device(b, options);
     if (status != DC_OK) {
         cuda_destroy(&b->base);
         return status;

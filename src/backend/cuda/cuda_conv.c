@@ -71,18 +71,24 @@ static dc_status run_groups(dc_cuda_backend *b, const dc_kernel *k, const dc_ker
     return DC_OK;
 }
 
-static dc_status run(dc_cuda_backend *b, const dc_kernel *k, const dc_kernel_args *a, dc_conv_direction direction,
-                     dck_view x, float *w, dck_view y)
+static dc_status plan_of(dc_cuda_backend *b, const dc_kernel *k, dc_conv_direction direction, int blocks,
+                         size_t x_stride, size_t y_stride, const dc_conv_plan **plan)
 {
     dc_conv_shape shape;
     dense_shape(k, &shape);
-    shape.blocks = used_blocks(a);
-    shape.x_stride = x.stride;
-    shape.y_stride = y.stride;
+    shape.blocks = blocks;
+    shape.x_stride = x_stride;
+    shape.y_stride = y_stride;
     shape.precision = b->precision;
+    return dc_conv_plans_get(b->convs, &shape, direction, plan);
+}
+
+static dc_status run(dc_cuda_backend *b, const dc_kernel *k, const dc_kernel_args *a, dc_conv_direction direction,
+                     dck_view x, float *w, dck_view y)
+{
     const dc_conv_plan *plan;
     void *workspace;
-    DC_TRY(dc_conv_plans_get(b->convs, &shape, direction, &plan));
+    DC_TRY(plan_of(b, k, direction, used_blocks(a), x.stride, y.stride, &plan));
     DC_TRY(dc_cuda_workspace(b, dc_conv_plan_workspace_bytes(plan), &workspace));
     if (k->conv.groups > 1)
         return run_groups(b, k, a, plan, direction, x, w, y);
@@ -163,4 +169,30 @@ void dc_cuda_conv_extra(const dc_cuda_backend *b, const dc_kernel *k, dc_cuda_ex
         extra->saved_bytes = dc_cuda_weights_bytes(b, (size_t)k->conv.groups * group_weights(k));
         extra->forward_scratch_bytes = extra->backward_scratch_bytes = sampled_bytes(b, k) + copied;
     }
+}
+
+dc_status dc_cuda_conv_workspace(dc_cuda_backend *b, const dc_kernel *k, const dc_cuda_use *use, size_t *bytes)
+{
+    const bool sampled = is_sampled(k);
+    const size_t x = sampled ? sampled_view(k, NULL).stride : use->x_stride;
+    const struct {
+        bool wanted;
+        dc_conv_direction direction;
+        size_t x_stride, y_stride;
+    } calls[] = {
+        {true, DC_CONV_FORWARD, x, use->y_stride},
+        {use->training, DC_CONV_WEIGHTS, x, use->dy_stride},
+        {use->wants, use->adds && !sampled ? DC_CONV_DATA_ADD : DC_CONV_DATA, sampled ? x : use->dx_stride,
+         use->dy_stride},
+    };
+    *bytes = 0;
+    for (size_t i = 0; i < sizeof calls / sizeof *calls && !dc_kernel_is_depthwise(k); i++) {
+        const dc_conv_plan *plan;
+        if (!calls[i].wanted)
+            continue;
+        DC_TRY(plan_of(b, k, calls[i].direction, k->blocks, calls[i].x_stride, calls[i].y_stride, &plan));
+        const size_t more = dc_conv_plan_workspace_bytes(plan);
+        *bytes = more > *bytes ? more : *bytes;
+    }
+    return DC_OK;
 }

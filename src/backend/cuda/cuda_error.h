@@ -6,7 +6,8 @@
 
 #include <cuda_runtime_api.h>
 
-/* Turns a CUDA error into DC_ERR_DEVICE: `DC_CUDA_TRY(cudaMalloc(...));` in a function that returns dc_status. */
+/* Turns a CUDA error into DC_ERR_DEVICE, one of memory into DC_ERR_MEMORY: `DC_CUDA_TRY(cudaMalloc(...));` in a
+ * function that returns dc_status. */
 #define DC_CUDA_TRY(call)                                                                                              \
     do {                                                                                                               \
         cudaError_t dc_cuda_code_ = (call);                                                                            \

@@ -58,6 +58,7 @@ typedef struct dc_cuda_backend {
     dc_cuda_later later;
     cudaEvent_t computed; /* what was enqueued before the last staging is through */
     int next_stage;
+    size_t described_bytes; /* memory of the GPU that is only described; 0: it is here */
 } dc_cuda_backend;
 
 static inline dc_cuda_backend *cuda_of(dc_backend *backend)
@@ -65,8 +66,21 @@ static inline dc_cuda_backend *cuda_of(dc_backend *backend)
     return (dc_cuda_backend *)backend;
 }
 
+/* Rounded up as places of batches are. */
+static inline size_t dc_cuda_aligned(size_t bytes)
+{
+    return (bytes + 255) / 256 * 256;
+}
+
 /* Device memory, not cleared; out of it, one line says what was wanted and what was free. */
 dc_status dc_cuda_alloc(size_t bytes, void **memory);
+
+/* Memory beside the arena, in cuda_memory.c. */
+dc_status dc_cuda_step_bytes(dc_backend *backend, const dc_plan *plan, size_t *bytes);
+dc_status dc_cuda_memory(dc_backend *backend, size_t *free_bytes, size_t *total_bytes);
+
+/* What cuBLASLt may ask for: it is counted whole, since cuBLASLt cannot be asked without a GPU. */
+enum { DC_CUDA_LINEAR_WORKSPACE = 32 << 20 };
 
 /* Until all that was enqueued is through. */
 dc_status dc_cuda_wait(dc_cuda_backend *b);
@@ -78,6 +92,12 @@ dc_status dc_cuda_workspace(dc_cuda_backend *b, size_t bytes, void **workspace);
 typedef struct dc_cuda_extra {
     size_t saved_bytes, forward_scratch_bytes, backward_scratch_bytes;
 } dc_cuda_extra;
+
+/* How a plan uses a node's operands: elements from one block to the next of input, output and their gradients. */
+typedef struct dc_cuda_use {
+    size_t x_stride, y_stride, dx_stride, dy_stride;
+    bool training, wants, adds; /* gradients: of parameters; of the input; that one added to what is there */
+} dc_cuda_use;
 
 typedef struct dc_cuda_op {
     dc_status (*forward)(dc_cuda_backend *, const dc_kernel *, const dc_kernel_args *);
@@ -101,6 +121,7 @@ static inline float *dc_cuda_weights(const dc_cuda_backend *b, const dc_kernel_a
 dc_status dc_cuda_conv_forward(dc_cuda_backend *b, const dc_kernel *k, const dc_kernel_args *a);
 dc_status dc_cuda_conv_backward(dc_cuda_backend *b, const dc_kernel *k, const dc_kernel_args *a);
 void dc_cuda_conv_extra(const dc_cuda_backend *b, const dc_kernel *k, dc_cuda_extra *extra);
+dc_status dc_cuda_conv_workspace(dc_cuda_backend *b, const dc_kernel *k, const dc_cuda_use *use, size_t *bytes);
 
 /* The optimizers, in cuda_optim.c. */
 dc_status dc_cuda_sgd(dc_backend *backend, int n, const dc_segment *segments, const dc_sgd *sgd, double *norm);

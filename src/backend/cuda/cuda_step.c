@@ -156,11 +156,6 @@ void dc_cuda_stages_clear(dc_cuda_backend *b)
     }
 }
 
-static size_t aligned(size_t bytes)
-{
-    return (bytes + 255) / 256 * 256;
-}
-
 static dc_status grow_stage(dc_cuda_backend *b, dc_cuda_stage *stage, size_t image_bytes, size_t label_bytes)
 {
     if (image_bytes <= stage->image_bytes && label_bytes <= stage->label_bytes)
@@ -192,8 +187,8 @@ dc_status dc_cuda_stage_batch(dc_backend *backend, const float *images, size_t n
 {
     dc_cuda_backend *b = cuda_of(backend);
     dc_cuda_stage *stage = &b->stages[b->next_stage];
-    const size_t image_bytes = aligned(n_floats * dc_plan_element_bytes(&backend->layout));
-    const size_t label_bytes = aligned(n_labels * sizeof *labels);
+    const size_t image_bytes = dc_cuda_aligned(n_floats * dc_plan_element_bytes(&backend->layout));
+    const size_t label_bytes = dc_cuda_aligned(n_labels * sizeof *labels);
     b->next_stage = (b->next_stage + 1) % DC_CUDA_STAGES;
     if (stage->started)
         DC_CUDA_TRY(cudaEventSynchronize(stage->copied));
