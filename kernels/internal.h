@@ -64,6 +64,10 @@ void DCK(blend)(float *y, const float *x, size_t count, float a, float b, int th
 void DCK(resample_rows)(const uint8_t *rows, ptrdiff_t stride, int taps, const float *weight, size_t n, float *out);
 void DCK(resample_columns)(const float *row, int channels, const int *first, int taps, const float *weight, int w,
                            uint8_t *out, size_t plane);
+void DCK(scale_bytes)(uint8_t *x, size_t n, float centre, float factor, float offset);
+uint64_t DCK(sum_grey)(const uint8_t *planes, size_t n);
+void DCK(saturate)(uint8_t *planes, size_t n, float factor);
+void DCK(shift_hue)(uint8_t *planes, size_t n, float turns);
 double DCK(ceiling)(long repeats, int threads);
 
 #endif

@@ -176,6 +176,13 @@ typedef struct dck_kernels {
     void (*resample_columns)(const float *row, int channels, const int *first, int taps, const float *weight, int w,
                              uint8_t *out, size_t plane);
 
+    /* Colours, in place. x = (x - centre) * factor + offset, n bytes; planes [3][n], red, green and blue: the sum of
+     * their grey; grey + factor * (x - grey); the hue moved by -1/2..1/2 turns. */
+    void (*scale_bytes)(uint8_t *x, size_t n, float centre, float factor, float offset);
+    uint64_t (*sum_grey)(const uint8_t *planes, size_t n);
+    void (*saturate)(uint8_t *planes, size_t n, float factor);
+    void (*shift_hue)(uint8_t *planes, size_t n, float turns);
+
     /* For benchmarks: does nothing but multiply-adds in registers, returns how many floating-point operations. */
     double (*ceiling)(long repeats, int threads);
 } dck_kernels;

@@ -103,3 +103,78 @@ void DCK(resample_columns)(const float *row, int channels, const int *first, int
         out[x] = (uint8_t)sum;
     }
 }
+
+/* ---- colours: bytes in planes, changed in place; what becomes a byte is cut, not rounded, as PIL does ---- */
+
+DCK_INLINE uint8_t to_byte(float x)
+{
+    x = x > 0 ? x : 0;
+    return (uint8_t)(int)(x < 255 ? x : 255);
+}
+
+void DCK(scale_bytes)(uint8_t *x, size_t n, float centre, float factor, float offset)
+{
+    for (size_t i = 0; i < n; i++)
+        x[i] = to_byte(((float)x[i] - centre) * factor + offset);
+}
+
+/* PIL's grey. */
+DCK_INLINE int grey_of(int red, int green, int blue)
+{
+    return (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16;
+}
+
+uint64_t DCK(sum_grey)(const uint8_t *planes, size_t n)
+{
+    enum { RUN = 4096 }; /* whose sum fits 32 bits */
+    uint64_t sum = 0;
+    for (size_t begin = 0; begin < n; begin += RUN) {
+        uint32_t part = 0;
+        const size_t end = n - begin < RUN ? n : begin + RUN;
+        for (size_t i = begin; i < end; i++)
+            part += (uint32_t)grey_of(planes[i], planes[n + i], planes[2 * n + i]);
+        sum += part;
+    }
+    return sum;
+}
+
+void DCK(saturate)(uint8_t *planes, size_t n, float factor)
+{
+    uint8_t *restrict red = planes, *restrict green = planes + n, *restrict blue = planes + 2 * n;
+    for (size_t i = 0; i < n; i++) {
+        const int r = red[i], g = green[i], b = blue[i], grey = grey_of(r, g, b);
+        red[i] = to_byte((float)grey + factor * (float)(r - grey));
+        green[i] = to_byte((float)grey + factor * (float)(g - grey));
+        blue[i] = to_byte((float)grey + factor * (float)(b - grey));
+    }
+}
+
+/* The channel whose place on the wheel of six is `place` before the hue's: value less chroma where it does not shine.
+ */
+DCK_INLINE uint8_t hue_channel(float hue, float place, float value, float chroma)
+{
+    float k = hue + place;
+    k -= 6 * (float)(int)(k * (1 / 6.0f));
+    float dark = k < 4 - k ? k : 4 - k;
+    dark = dark < 1 ? dark : 1;
+    dark = dark > 0 ? dark : 0;
+    return (uint8_t)(int)(value - chroma * dark + 0.5f);
+}
+
+/* Value and saturation stay; the hue is never stored, so nothing but the result is rounded. */
+void DCK(shift_hue)(uint8_t *planes, size_t n, float turns)
+{
+    uint8_t *restrict red = planes, *restrict green = planes + n, *restrict blue = planes + 2 * n;
+    const float shift = 6 * turns + 6; /* positive: conversion to int is then the floor */
+    for (size_t i = 0; i < n; i++) {
+        const float r = red[i], g = green[i], b = blue[i];
+        const float gb = g > b ? g : b, low_gb = g < b ? g : b;
+        const float value = r > gb ? r : gb, chroma = value - (r < low_gb ? r : low_gb);
+        const float scale = 1 / (chroma > 0 ? chroma : 1);
+        float hue = value == r ? g - b : value == g ? b - r : r - g;
+        hue = hue * scale + (value == r ? 0.0f : value == g ? 2.0f : 4.0f) + shift;
+        red[i] = hue_channel(hue, 5, value, chroma);
+        green[i] = hue_channel(hue, 3, value, chroma);
+        blue[i] = hue_channel(hue, 1, value, chroma);
+    }
+}

@@ -49,5 +49,9 @@ const dck_kernels DCK_JOIN(table, DCK_ISA) = {
     .blend = DCK(blend),
     .resample_rows = DCK(resample_rows),
     .resample_columns = DCK(resample_columns),
+    .scale_bytes = DCK(scale_bytes),
+    .sum_grey = DCK(sum_grey),
+    .saturate = DCK(saturate),
+    .shift_hue = DCK(shift_hue),
     .ceiling = DCK(ceiling),
 };

@@ -165,6 +165,7 @@ static dc_status prepare_own(dc_pipeline *p, const char *config, const dc_args *
                                         .autotune = s->run.autotune,
                                         .gpu = dc_args_value(args, "gpu")};
     DC_TRY(dc_backend_create(backend.gpu ? "cuda" : s->run.device, &backend, &p->backend));
+    s->usual_decode_threads = dc_loading_threads(p->dataset, p->world->cores, p->backend->call->stage_batch != NULL);
     DC_TRY(dc_deriver_create(&p->deriver));
     dc_network_options network = dc_settings_network(s, p->dataset);
     DC_TRY(dc_cost_tables_make(&network, p->tables));

@@ -55,7 +55,15 @@
         INT_KEY(s, "crop_padding", f.crop_padding, pad_, 0, 64,                                                        \
                 "pad each side by this many pixels and crop back at random; 0: no"),                                   \
         BOOL_KEY(s, "flip", f.flip, flip_, "mirror half of the images"),                                               \
-        INT_KEY(s, "cutout", f.cutout, cutout_, 0, 1024, "side of a square that is blanked at random; 0: no")
+        INT_KEY(s, "cutout", f.cutout, cutout_, 0, 1024, "side of a square that is blanked at random; 0: no"),         \
+        BOOL_KEY(s, "random_resized_crop", f.resized_crop, "no", "take a random part of each image, resized"),         \
+        FLOAT_KEY(s, "smallest_crop", f.smallest_crop, "0.08", 0.001, 1, "its least share of the image's area"),       \
+        FLOAT_KEY(s, "brightness", f.brightness, "0", 0, 1, "change it by a factor of 1 - this to 1 + this; 0: no"),   \
+        FLOAT_KEY(s, "contrast", f.contrast, "0", 0, 1, "the same of the distance from the mean grey"),                \
+        FLOAT_KEY(s, "saturation", f.saturation, "0", 0, 1, "the same of the distance from a pixel's grey"),           \
+        FLOAT_KEY(s, "hue", f.hue, "0", 0, 0.5, "turn the colour circle by up to this, in turns; 0: no"),              \
+        FLOAT_KEY(s, "lighting", f.lighting, "0", 0, 1,                                                                \
+                  "standard deviation of noise along the principal colours of ImageNet; 0: no")
 
 static const dc_key keys[] = {
     {.section = "run",
@@ -146,6 +154,24 @@ static const dc_key keys[] = {
      .help = "the data set file made by `dcanas data import`"},
     INT_KEY("data", "image_size", image_size, "0", 0, DC_MAX_IMAGE_SIDE,
             "side of the images that the network gets; 0: of pictures stored as JPEG 224, else as they are stored"),
+    {.section = "data",
+     .name = "decode_threads",
+     .type = DC_KEY_INT,
+     .offset = AT(decode_threads),
+     .initial = "0",
+     .minimum = 0,
+     .maximum = DC_MAX_DECODE_THREADS,
+     .flags = DC_KEY_NO_HASH,
+     .help = "threads of each rank that make batches; 0: a share of its cores, by device and kind of data"},
+    {.section = "data",
+     .name = "prefetch",
+     .type = DC_KEY_INT,
+     .offset = AT(prefetch),
+     .initial = "2",
+     .minimum = 1,
+     .maximum = DC_MAX_PREFETCH,
+     .flags = DC_KEY_NO_HASH,
+     .help = "batches that are made ahead of the one in use"},
 
     COUNT_KEY("budget", "params", budget[DC_METRIC_PARAMS], "0", 0, 1e15,
               "parameters that the network may have (without auxiliary head); 0: no limit"),
@@ -313,6 +339,10 @@ dc_status dc_settings_check(const dc_settings *s)
         if (recipes[i]->schedule_warmup_epochs >= recipes[i]->epochs)
             return dc_fail(DC_ERR_INPUT, "[%s] schedule_warmup_epochs = %g must be less than epochs = %d", section,
                            recipes[i]->schedule_warmup_epochs, recipes[i]->epochs);
+        if (recipes[i]->resized_crop && recipes[i]->crop_padding)
+            return dc_fail(DC_ERR_INPUT,
+                           "[%s] random_resized_crop = yes crops at random already: set crop_padding = 0 (it is %d)",
+                           section, recipes[i]->crop_padding);
         if (recipes[i]->micro_batch % DC_MICRO_BATCH_UNIT)
             return dc_fail(DC_ERR_INPUT, "[%s] micro_batch = %d must be a multiple of %d (0: a rank's share at once)",
                            section, recipes[i]->micro_batch, DC_MICRO_BATCH_UNIT);
@@ -342,7 +372,21 @@ static dc_sgd_options sgd_of(const dc_settings_recipe *r)
 
 static dc_augment augment_of(const dc_settings_recipe *r)
 {
-    return (dc_augment){r->crop_padding, r->flip, r->cutout};
+    return (dc_augment){.pad = r->crop_padding,
+                        .flip = r->flip,
+                        .cutout = r->cutout,
+                        .resized_crop = r->resized_crop,
+                        .smallest_crop = r->smallest_crop,
+                        .brightness = r->brightness,
+                        .contrast = r->contrast,
+                        .saturation = r->saturation,
+                        .hue = r->hue,
+                        .lighting = r->lighting};
+}
+
+static dc_loading loading_of(const dc_settings *s)
+{
+    return (dc_loading){s->decode_threads ? s->decode_threads : s->usual_decode_threads, s->prefetch};
 }
 
 dc_network_options dc_settings_network(const dc_settings *s, const dc_dataset *dataset)
@@ -368,7 +412,8 @@ dc_train_options dc_settings_train(const dc_settings *s, const dc_dataset *datas
                               .schedule = schedule_of(&s->target),
                               .drop_path_rate = s->target_drop_path,
                               .ema_decay = s->target_ema_decay,
-                              .augment = augment_of(&s->target)};
+                              .augment = augment_of(&s->target),
+                              .loading = loading_of(s)};
 }
 
 dc_train_options dc_settings_select(const dc_settings *s, const dc_dataset *dataset)
@@ -406,7 +451,8 @@ dc_search_options dc_settings_search(const dc_settings *s, const dc_dataset *dat
         .alpha = {s->alpha_learning_rate, s->alpha_beta1, s->alpha_beta2, s->alpha_weight_decay, s->alpha_anneal},
         .train = {s->train_fraction, (uint32_t)s->train_images},
         .validation = {s->validation_fraction, (uint32_t)s->validation_images},
-        .augment = augment_of(&s->search)};
+        .augment = augment_of(&s->search),
+        .loading = loading_of(s)};
 }
 
 dc_budgets dc_settings_budgets(const dc_settings *s, const dc_cost_table *tables)

@@ -30,13 +30,17 @@ typedef struct dc_settings_recipe {
     int crop_padding;
     bool flip;
     int cutout;
+    bool resized_crop;
+    double smallest_crop, brightness, contrast, saturation, hue, lighting;
     double label_smoothing;
 } dc_settings_recipe;
 
 typedef struct dc_settings {
     dc_settings_run run;
     char data_file[1024];
-    int image_size;             /* 0: the data set's own or default */
+    int image_size; /* 0: the data set's own or default */
+    int decode_threads, prefetch;
+    int usual_decode_threads;   /* what decode_threads = 0 means here: no key, who knows the device says it */
     int network;                /* dc_network_kind */
     int64_t budget[DC_METRICS]; /* 0: none */
     dc_settings_recipe target, search;

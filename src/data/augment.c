@@ -69,45 +69,30 @@ static void write_zeros(float *out, int n, int lane)
         out[(size_t)i * (size_t)lane] = 0;
 }
 
-/* One block of images. A row of the block stays in the first-level cache while its lanes are written one by one. */
-static void assemble_block(const dc_assembly *a, int n, const uint32_t *indices, float *out)
+/* A row of the block stays in the first-level cache while its lanes are written one by one. */
+void dc_augment_assemble(const dc_assembly *a, int n, const uint32_t *indices, const uint8_t *const *images,
+                         float *block)
 {
-    dc_shape shape = a->dataset->shape;
-    const uint8_t *pixels = a->dataset->split[a->split].pixels;
-    size_t channel_bytes = (size_t)shape.h * (size_t)shape.w, image_bytes = (size_t)shape.c * channel_bytes;
+    dc_shape shape = a->shape;
     dc_augment_draw draw[DC_MAX_LANE];
+    float *out = block;
     for (int i = 0; i < n; i++)
-        draw[i] = dc_augment_image_draw(&a->augment, shape, a->seed, a->epoch, indices[i]);
+        draw[i] = dc_augment_image_draw(a->augment, shape, a->seed, a->epoch, indices[i]);
     for (int c = 0; c < shape.c; c++) {
         const float *table = a->normalise->value[c];
         for (int y = 0; y < shape.h; y++, out += shape.w * a->lane) {
             for (int i = 0; i < n; i++) {
                 const dc_augment_draw *d = &draw[i];
-                int source_y = y + d->offset_y - a->augment.pad;
+                int source_y = y + d->offset_y - a->augment->pad;
                 const uint8_t *source = NULL;
                 if (source_y >= 0 && source_y < shape.h)
-                    source = pixels + indices[i] * image_bytes + (size_t)c * channel_bytes +
-                             (size_t)source_y * (size_t)shape.w;
-                write_row(source, shape.w, d->offset_x - a->augment.pad, d->flip, table, out + i, a->lane);
+                    source = images[i] + ((size_t)c * (size_t)shape.h + (size_t)source_y) * (size_t)shape.w;
+                write_row(source, shape.w, d->offset_x - a->augment->pad, d->flip, table, out + i, a->lane);
                 if (y >= d->cut_y0 && y < d->cut_y1)
                     write_zeros(out + i + d->cut_x0 * a->lane, d->cut_x1 - d->cut_x0, a->lane);
             }
             for (int i = n; i < a->lane; i++)
                 write_zeros(out + i, shape.w, a->lane);
         }
-    }
-}
-
-void dc_augment_assemble(const dc_assembly *assembly, int n, const uint32_t *indices, float *images)
-{
-    dc_shape shape = assembly->dataset->shape;
-    int lane = assembly->lane;
-    size_t block = (size_t)shape.c * (size_t)shape.h * (size_t)shape.w * (size_t)lane;
-    for (int first = 0; first < assembly->capacity; first += lane, images += block) {
-        int present = clamp(n - first, 0, lane);
-        if (present)
-            assemble_block(assembly, present, indices + first, images);
-        else
-            memset(images, 0, block * sizeof *images);
     }
 }

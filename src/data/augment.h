@@ -1,6 +1,8 @@
-/* From stored bytes to network input: normalisation, and the random changes of training images (DARTS: Liu et al.
- * 2019, section A.1; cutout: DeVries & Taylor 2017), in the order of the original: pad and crop, flip, normalise,
- * cutout.
+/* From stored bytes to network input: normalisation, and the random changes of training images, in two steps. First
+ * (data/crop.h), for JPEG files always and for pixels where it is asked for, a crop of the network's size and its
+ * colours (ImageNet's usual recipe: Szegedy et al. 2015; PCA noise: Krizhevsky et al. 2012). Then, of a whole batch
+ * (DARTS: Liu et al. 2019, section A.1; cutout: DeVries & Taylor 2017), in the order of the original: pad and crop,
+ * flip, normalise, cutout.
  *
  * The random numbers of an image are a function of (seed, epoch, its index in the split): they depend on no batch, rank
  * or thread. */
@@ -16,6 +18,10 @@ typedef struct dc_augment {
     bool flip;  /* mirror left-right with probability 1/2 */
     int cutout; /* zero (after normalisation: the mean) a square of this side, its centre anywhere, clipped at the
                    borders; 0: no */
+    bool resized_crop;                            /* a random part of the picture, resized */
+    double smallest_crop;                         /* its least share of the picture's area, up to 1 */
+    double brightness, contrast, saturation, hue; /* strengths of random changes, as torchvision's ColorJitter */
+    double lighting;                              /* standard deviation of PCA noise */
 } dc_augment;
 
 /* What happens to one image. Identity: offsets equal to pad, no flip, an empty square. */
@@ -36,18 +42,19 @@ typedef struct dc_normalise {
 
 void dc_normalise_init(dc_normalise *normalise, const dc_dataset *dataset);
 
-/* Writes n images, those with the given indices in the split, as x[capacity / lane][C][H][W][lane] floats: lane 16 is
- * the CPU's layout, lane 1 is NCHW (at most DC_MAX_LANE). Places from n to capacity (a multiple of lane) are zeroed. */
+/* Writes one block of n <= lane images as [C][H][W][lane] floats: lane 16 is the CPU's layout, lane 1 is NCHW (at most
+ * DC_MAX_LANE). Lanes from n on are zeroed. indices: of the images in their split; images: their bytes, [C][H][W] each.
+ */
 typedef struct dc_assembly {
-    const dc_dataset *dataset;
-    dc_split split;
+    dc_shape shape;
     const dc_normalise *normalise;
-    dc_augment augment;
+    const dc_augment *augment;
     uint64_t seed;
     uint32_t epoch;
-    int lane, capacity;
+    int lane;
 } dc_assembly;
 
-void dc_augment_assemble(const dc_assembly *assembly, int n, const uint32_t *indices, float *images);
+void dc_augment_assemble(const dc_assembly *assembly, int n, const uint32_t *indices, const uint8_t *const *images,
+                         float *block);
 
 #endif

@@ -1,4 +1,5 @@
-/* Batches for a rank, made by a background thread ahead of the step.
+/* Batches for a rank, made by background threads ahead of the step: each takes the next image (JPEG files, or crops of
+ * pixels) or block of images, of the batch that is wanted first. What is made depends on no number of threads.
  *
  * The order of an epoch is a permutation of the index list that depends on (seed, epoch) only. Global batch s is its
  * entries [s*B, (s+1)*B); each rank takes its contiguous share [b*rank/size, b*(rank+1)/size) of the b images of the
@@ -8,6 +9,17 @@
 
 #include "data/augment.h"
 #include "data/dataset.h"
+
+/* How a rank loads. */
+typedef struct dc_loading {
+    int threads;  /* that make batches; 0: one */
+    int prefetch; /* batches made ahead of the one in use; 0: DC_DEFAULT_PREFETCH */
+} dc_loading;
+enum { DC_DEFAULT_PREFETCH = 2, DC_MAX_PREFETCH = 64, DC_MAX_DECODE_THREADS = 256 };
+
+/* Threads that suit a rank of so many cores: for stored pixels one; for JPEG files a quarter of the cores where they
+ * compute too, all but one where a GPU computes. */
+int dc_loading_threads(const dc_dataset *dataset, int cores, bool on_gpu);
 
 typedef struct dc_loader_options {
     dc_split split;
@@ -20,6 +32,7 @@ typedef struct dc_loader_options {
     bool drop_last;     /* leave out a last batch that would be partial */
     bool repeat;        /* after an epoch's last batch go on with the next epoch by itself */
     dc_augment augment; /* zeros: none */
+    dc_loading loading;
 } dc_loader_options;
 
 /* One rank's share of a global batch. Valid until the next call on its loader. */
@@ -39,7 +52,7 @@ typedef struct dc_loader dc_loader;
  * batch. Not collective. Owned by the caller. */
 dc_status dc_loader_create(const dc_dataset *dataset, const dc_loader_options *options, dc_loader **loader);
 
-/* Stops the thread, at any time. NULL is legal. */
+/* Stops the threads, at any time. NULL is legal. */
 void dc_loader_destroy(dc_loader *loader);
 
 /* Global batches of an epoch. */
@@ -58,8 +71,11 @@ size_t dc_loader_bytes(const dc_dataset *dataset, const dc_loader_options *optio
  * steps since the beginning is (steps / dc_loader_steps, steps % dc_loader_steps). start_step up to dc_loader_steps. */
 dc_status dc_loader_begin_epoch(dc_loader *loader, uint32_t epoch, uint32_t start_step);
 
-/* Waits for the next batch; *batch is NULL after the epoch's last (never with repeat). An error of the thread comes
- * back here. */
+/* Waits for the next batch; *batch is NULL after the epoch's last (never with repeat). An error of the threads comes
+ * back here, in its batch's place; it names the file and the picture. */
 dc_status dc_loader_next(dc_loader *loader, const dc_batch **batch);
+
+/* Seconds that dc_loader_next has waited since the loader was created. */
+double dc_loader_wait_seconds(const dc_loader *loader);
 
 #endif

@@ -25,6 +25,11 @@ static dc_status next_batch(dc_searcher *s, dc_loader *loader, const dc_batch **
     return DC_OK;
 }
 
+static double waited_s(const dc_searcher *s)
+{
+    return dc_loader_wait_seconds(s->train_loader) + dc_loader_wait_seconds(s->validation_loader);
+}
+
 /* The gradients in `what`, this rank's or (with a reducer) summed over ranks when it is through. */
 static dc_status gradients(dc_searcher *s, const dc_batch *batch, unsigned what, dc_reducer *reducer,
                            dc_metrics *metrics)
@@ -197,11 +202,12 @@ static dc_status tell_epoch(dc_searcher *s, int epoch)
     DC_TRY(describe_now(s, &now));
     dc_log_info(s->job->log,
                 "%s: epoch %d/%d: training accuracy %.1f %%, validation %.1f %%; alpha's entropy %.2f normal, %.2f "
-                "reduction; %d and %d of 8 kept operations are skips; derives %s parameters",
+                "reduction; %d and %d of 8 kept operations are skips; derives %s parameters; "
+                "data wait %.1f %%",
                 s->job->name, epoch, s->job->options->epochs, 100 * s->at.train_accuracy,
                 100 * s->at.validation_accuracy, now.entropy[DC_CELL_NORMAL], now.entropy[DC_CELL_REDUCE],
                 now.skips[DC_CELL_NORMAL], now.skips[DC_CELL_REDUCE],
-                dc_format_count((int64_t)now.derived_cost[DC_METRIC_PARAMS]).s);
+                dc_format_count((int64_t)now.derived_cost[DC_METRIC_PARAMS]).s, 100 * s->data_wait);
     cJSON *event = s->job->events ? dc_event_create("search_epoch") : NULL;
     if (!event)
         return DC_OK;
@@ -214,6 +220,7 @@ static dc_status tell_epoch(dc_searcher *s, int epoch)
     cJSON_AddNumberToObject(event, "entropy_reduce", now.entropy[DC_CELL_REDUCE]);
     cJSON_AddNumberToObject(event, "skips_normal", now.skips[DC_CELL_NORMAL]);
     cJSON_AddNumberToObject(event, "skips_reduce", now.skips[DC_CELL_REDUCE]);
+    cJSON_AddNumberToObject(event, "data_wait", s->data_wait);
     for (int m = 0; m < DC_METRICS; m++)
         cJSON_AddNumberToObject(event, dc_metric_name((dc_metric)m), now.derived_cost[m]);
     return dc_events_write(s->job->events, event);
@@ -235,14 +242,15 @@ static dc_status tell_progress(dc_searcher *s)
     const dc_metrics *t = &s->at.training, *v = &s->at.validation;
     dc_search_result now;
     DC_TRY(describe_now(s, &now));
-    char text[160];
-    snprintf(text, sizeof text,
-             "epoch %d/%d, loss %.3f, validation %.1f %%, %.0f images/s, %s left, entropy %.2f, %d skips",
-             (int)(s->at.step / s->steps) + 1, s->job->options->epochs, ratio(t->loss, t->n),
-             100 * ratio((double)v->top1, v->n), s->images / (elapsed > 0 ? elapsed : 1),
-             dc_format_duration(dc_pace_left(&s->pace, done)).s,
-             (now.entropy[DC_CELL_NORMAL] + now.entropy[DC_CELL_REDUCE]) / 2,
-             now.skips[DC_CELL_NORMAL] + now.skips[DC_CELL_REDUCE]);
+    char text[200];
+    snprintf(
+        text, sizeof text,
+        "epoch %d/%d, loss %.3f, validation %.1f %%, %.0f images/s, data wait %.1f %%, %s left, entropy %.2f, %d skips",
+        (int)(s->at.step / s->steps) + 1, s->job->options->epochs, ratio(t->loss, t->n),
+        100 * ratio((double)v->top1, v->n), s->images / (elapsed > 0 ? elapsed : 1),
+        100 * dc_pace_waiting(&s->pace, waited_s(s)), dc_format_duration(dc_pace_left(&s->pace, done)).s,
+        (now.entropy[DC_CELL_NORMAL] + now.entropy[DC_CELL_REDUCE]) / 2,
+        now.skips[DC_CELL_NORMAL] + now.skips[DC_CELL_REDUCE]);
     return hooks->progress(hooks->context, done, text);
 }
 
@@ -257,6 +265,7 @@ static dc_status end_epoch(dc_searcher *s)
     s->at.train_accuracy = ratio((double)training.top1, training.n);
     s->at.validation_loss = ratio(validation.loss, validation.n);
     s->at.validation_accuracy = ratio((double)validation.top1, validation.n);
+    DC_TRY(dc_pace_lap(&s->pace, waited_s(s), &s->data_wait));
     DC_TRY_ALL(s->job->comm, tell_epoch(s, (int)(s->at.step / s->steps)));
     s->at.training = s->at.validation = (dc_metrics){0};
     return DC_OK;

@@ -37,6 +37,7 @@ typedef struct dc_search_options {
     dc_alpha_options alpha;
     dc_portion train, validation; /* of the training images */
     dc_augment augment;           /* of both */
+    dc_loading loading;
 } dc_search_options;
 
 typedef struct dc_search_job {

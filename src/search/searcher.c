@@ -101,7 +101,8 @@ static dc_loader_options loader_options(const dc_search_options *o, const dc_bac
                                .shuffle = true,
                                .drop_last = true,
                                .repeat = true,
-                               .augment = o->augment};
+                               .augment = o->augment,
+                               .loading = o->loading};
 }
 
 static dc_status build_loaders(dc_searcher *s)

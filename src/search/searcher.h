@@ -46,6 +46,7 @@ typedef struct dc_searcher {
     dc_pace pace;
     dc_search_position at;
     double images;
+    double data_wait; /* share of the last epoch in which steps waited for data */
 } dc_searcher;
 
 /* Collective: builds everything and resumes from the checkpoint if there is one. Close is legal after any outcome. */

@@ -7,7 +7,7 @@ static const double tell_interval_s = 0.2; /* screens take no more */
 void dc_pace_start(dc_pace *pace, const dc_comm *comm, const dc_hooks *hooks, double interval_s, double done)
 {
     double now = dc_clock_seconds();
-    *pace = (dc_pace){comm, hooks, interval_s, now, now, 0, done};
+    *pace = (dc_pace){comm, hooks, interval_s, now, now, 0, done, now, 0};
 }
 
 dc_status dc_pace_agree_on_start(const dc_comm *comm, int64_t step, const char *name)
@@ -49,6 +49,23 @@ double dc_pace_saved(dc_pace *pace)
     double now = dc_clock_seconds(), seconds = now - pace->saved_s;
     pace->saved_s = now;
     return seconds;
+}
+
+double dc_pace_waiting(const dc_pace *pace, double waited_s)
+{
+    double seconds = dc_clock_seconds() - pace->lap_s;
+    return seconds > 0 ? (waited_s - pace->lap_waited_s) / seconds : 0;
+}
+
+dc_status dc_pace_lap(dc_pace *pace, double waited_s, double *waiting)
+{
+    static const double unit = 1e6;
+    int64_t largest = (int64_t)(dc_pace_waiting(pace, waited_s) * unit);
+    DC_TRY(dc_comm_max_int64(pace->comm, &largest, 1));
+    *waiting = (double)largest / unit;
+    pace->lap_s = dc_clock_seconds();
+    pace->lap_waited_s = waited_s;
+    return DC_OK;
 }
 
 double dc_pace_elapsed(const dc_pace *pace)

@@ -19,6 +19,7 @@ typedef struct dc_pace {
     const dc_hooks *hooks;
     double interval_s; /* between checkpoints, by rank 0's clock */
     double started_s, saved_s, told_s, done_at_start;
+    double lap_s, lap_waited_s; /* where the current lap began */
 } dc_pace;
 
 /* done: the share of the work that was done before this start. */
@@ -36,6 +37,12 @@ bool dc_pace_tells(dc_pace *pace);
 
 /* The state has been saved: seconds since it was last saved (or since the start). */
 double dc_pace_saved(dc_pace *pace);
+
+/* Laps (epochs) and the part of them in which steps waited for their data. waited_s: of this rank's loaders since the
+ * start of the work. Of the lap so far, on this rank: */
+double dc_pace_waiting(const dc_pace *pace, double waited_s);
+/* At the end of a lap, on the rank where it is largest; the next lap begins. Collective. */
+dc_status dc_pace_lap(dc_pace *pace, double waited_s, double *waiting);
 
 /* Seconds since the start, and an estimate of those left when this share of the work is done. */
 double dc_pace_elapsed(const dc_pace *pace);

@@ -40,6 +40,11 @@ static dc_status next_batch(dc_trainer *t, const dc_batch **batch)
     return DC_OK;
 }
 
+static double waited_s(const dc_trainer *t)
+{
+    return dc_loader_wait_seconds(t->train_loader) + dc_loader_wait_seconds(t->evaluation_loader);
+}
+
 static dc_status train_step(dc_trainer *t)
 {
     const dc_comm *comm = t->job->comm;
@@ -66,12 +71,13 @@ static dc_status report_progress(dc_trainer *t)
     const dc_train_options *o = t->job->options;
     double done = (t->at.epoch + (double)t->at.step / t->steps) / o->epochs;
     double elapsed = dc_pace_elapsed(&t->pace);
-    char text[160];
+    char text[200];
     double n = t->at.metrics.n ? (double)t->at.metrics.n : 1;
-    snprintf(text, sizeof text, "epoch %d/%d, step %d/%u, loss %.3f, accuracy %.1f %%, %.0f images/s, %s left",
+    snprintf(text, sizeof text,
+             "epoch %d/%d, step %d/%u, loss %.3f, accuracy %.1f %%, %.0f images/s, data wait %.1f %%, %s left",
              t->at.epoch + 1, o->epochs, t->at.step, t->steps, t->at.metrics.loss / n,
              100 * (double)t->at.metrics.top1 / n, t->images / (elapsed > 0 ? elapsed : 1),
-             dc_format_duration(dc_pace_left(&t->pace, done)).s);
+             100 * dc_pace_waiting(&t->pace, waited_s(t)), dc_format_duration(dc_pace_left(&t->pace, done)).s);
     return t->job->hooks.progress(t->job->hooks.context, done, text);
 }
 
@@ -96,10 +102,11 @@ static dc_status write_epoch(dc_trainer *t)
     DC_TRY(dc_csv_write(t->csv, "%d,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g", t->at.epoch + 1, rate, r->train_loss,
                         r->train_accuracy, r->loss, r->accuracy, r->top5));
     dc_log_info(t->job->log,
-                "%s: epoch %d/%d: training loss %.4f, accuracy %.2f %%; %s loss %.4f, accuracy %.2f %%, top 5 %.2f %%",
+                "%s: epoch %d/%d: training loss %.4f, accuracy %.2f %%; %s loss %.4f, accuracy %.2f %%, top 5 %.2f %%; "
+                "data wait %.1f %%",
                 t->job->name, t->at.epoch + 1, t->job->options->epochs, r->train_loss, 100 * r->train_accuracy,
                 t->job->evaluation_split == DC_SPLIT_TEST ? "test" : "validation", r->loss, 100 * r->accuracy,
-                100 * r->top5);
+                100 * r->top5, 100 * t->data_wait);
     cJSON *event = t->job->events ? dc_event_create("epoch") : NULL;
     if (event) {
         cJSON_AddStringToObject(event, "phase", t->job->name);
@@ -109,6 +116,7 @@ static dc_status write_epoch(dc_trainer *t)
         cJSON_AddNumberToObject(event, "loss", r->loss);
         cJSON_AddNumberToObject(event, "accuracy", r->accuracy);
         cJSON_AddNumberToObject(event, "top5", r->top5);
+        cJSON_AddNumberToObject(event, "data_wait", t->data_wait);
         return dc_events_write(t->job->events, event);
     }
     return DC_OK;
@@ -122,7 +130,10 @@ static dc_status end_epoch(dc_trainer *t)
     dc_metrics training = t->at.metrics, evaluation;
     DC_TRY(dc_metrics_sum(comm, &training));
     DC_TRY(dc_trainer_average_statistics(t));
+    if (t->at.epoch + 1 < t->job->options->epochs) /* its first batches are made meanwhile */
+        DC_TRY_ALL(comm, dc_loader_begin_epoch(t->train_loader, (uint32_t)t->at.epoch + 1, 0));
     DC_TRY(dc_evaluate(t->evaluation_model, t->evaluation_loader, comm, NULL, &evaluation));
+    DC_TRY(dc_pace_lap(&t->pace, waited_s(t), &t->data_wait));
     r->train_loss = training.loss / (double)training.n;
     r->train_accuracy = (double)training.top1 / (double)training.n;
     r->loss = evaluation.loss / (double)evaluation.n;
@@ -150,8 +161,8 @@ static dc_status end_epoch(dc_trainer *t)
 static dc_status train_epochs(dc_trainer *t)
 {
     const dc_comm *comm = t->job->comm;
+    DC_TRY_ALL(comm, dc_loader_begin_epoch(t->train_loader, (uint32_t)t->at.epoch, (uint32_t)t->at.step));
     while (t->at.epoch < t->job->options->epochs) {
-        DC_TRY_ALL(comm, dc_loader_begin_epoch(t->train_loader, (uint32_t)t->at.epoch, (uint32_t)t->at.step));
         while (t->at.step < (int)t->steps) {
             DC_TRY(train_step(t));
             dc_watchdog_moved(comm->watchdog, t->job->name, (int64_t)t->at.epoch * t->steps + t->at.step);

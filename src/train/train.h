@@ -33,6 +33,7 @@ typedef struct dc_train_options {
                               evaluated and kept as the result; 0: the weights themselves. In the first steps it is the
                               smaller (1 + step) / (10 + step), so that the random start is soon forgotten */
     dc_augment augment;
+    dc_loading loading;
 } dc_train_options;
 
 typedef struct dc_train_job {

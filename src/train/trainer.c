@@ -74,7 +74,8 @@ static dc_loader_options train_loader_options(const dc_train_options *o, const d
                                .lane = backend->layout.lane,
                                .seed = seed,
                                .shuffle = true,
-                               .augment = o->augment};
+                               .augment = o->augment,
+                               .loading = o->loading};
 }
 
 static dc_loader_options evaluation_loader_options(const dc_train_options *o, const dc_backend *backend, int rank,

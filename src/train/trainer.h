@@ -26,7 +26,8 @@ typedef struct dc_trainer {
     dc_schedule schedule;
     dc_csv *csv;
     dc_train_position at;
-    double images; /* of all ranks since this start */
+    double images;    /* of all ranks since this start */
+    double data_wait; /* share of the last epoch in which steps waited for data */
 } dc_trainer;
 
 /* Collective: builds everything and resumes from the checkpoint if there is one. dc_trainer_close is legal after any

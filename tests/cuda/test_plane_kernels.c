@@ -256,7 +256,7 @@ static void check_augment(dck_type type, const uint8_t *pixels, const dc_assembl
         right.value[i] = (double)images[i];
     for (uint32_t i = 0; i < IMAGES; i++) {
         const dc_augment_draw d =
-            dc_augment_image_draw(&assembly->augment, assembly->dataset->shape, assembly->seed, assembly->epoch, i);
+            dc_augment_image_draw(assembly->augment, assembly->shape, assembly->seed, assembly->epoch, i);
         draws[i] = (dck_augment_draw){d.offset_y, d.offset_x, d.flip, d.cut_y0, d.cut_y1, d.cut_x0, d.cut_x1};
     }
     batch b = {device_create_from(pixels, (size_t)IMAGES * CHANNELS * HEIGHT * WIDTH),
@@ -287,15 +287,15 @@ static void augmentation_is_the_hosts(void **state)
     for (uint32_t i = 0; i < IMAGES; i++)
         indices[i] = i;
     dc_normalise_init(&normalise, &dataset);
-    const dc_assembly assembly = {.dataset = &dataset,
-                                  .split = DC_SPLIT_TRAIN,
-                                  .normalise = &normalise,
-                                  .augment = {.pad = PAD, .flip = true, .cutout = 5},
-                                  .seed = 7,
-                                  .epoch = 3,
-                                  .lane = DCK_LANES,
-                                  .capacity = BLOCKS * DCK_LANES};
-    dc_augment_assemble(&assembly, IMAGES, indices, images);
+    const dc_augment augment = {.pad = PAD, .flip = true, .cutout = 5};
+    const dc_assembly assembly = {dataset.shape, &normalise, &augment, .seed = 7, .epoch = 3, .lane = DCK_LANES};
+    const uint8_t *sources[IMAGES];
+    for (size_t i = 0; i < IMAGES; i++)
+        sources[i] = pixels + i * CHANNELS * HEIGHT * WIDTH;
+    for (int first = 0; first < BLOCKS * DCK_LANES; first += DCK_LANES) {
+        const int left = IMAGES - first, n = left < 0 ? 0 : left < DCK_LANES ? left : DCK_LANES;
+        dc_augment_assemble(&assembly, n, indices + first, sources + first, images + first * CHANNELS * HEIGHT * WIDTH);
+    }
     check_augment(DCK_F32, pixels, &assembly, images);
     check_augment(DCK_BF16, pixels, &assembly, images);
 }

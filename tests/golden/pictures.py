@@ -1,18 +1,25 @@
-"""Writes pictures.h5: what PIL decodes from JPEGs of every kind, and what its resize (which is torchvision's for
-pictures) makes of them. `/usr/bin/python3 pictures.py` rewrites the file beside it; tests/unit/test_pictures.c compares
-dcanas with it.
+"""Writes pictures.h5: what PIL decodes from JPEGs of every kind, and what PIL and torchvision make of them.
+`/usr/bin/python3 pictures.py` rewrites the file beside it; tests/unit/test_pictures.c and test_crop.c compare dcanas
+with it.
 
-A group for each picture: `jpeg`, the file; `rgb` [h][w][3]; and for each resize a group `resize-N`: `box` (x, y, w, h,
-integers: what PIL crops before it resizes) and `planes` [3][side][side]."""
+A group for each picture: `jpeg`, the file; `rgb` [h][w][3]; for each resize a group `resize-N`: `box` (x, y, w, h,
+integers: what PIL crops before it resizes) and `planes` [3][side][side]; `middle` [3][SIDE][SIDE]: Resize and
+CenterCrop; for each change of colour a group `colour-N`: `change` (its number in COLOURS, its amount) and `planes`."""
 import io
 import os
 
 import h5py
 import numpy
+import torch
 from PIL import Image
+from torchvision.transforms import functional
 
 W, H = 93, 71
-BOXES = [(0, 0, W, H, 24), (0, 0, W, H, 112), (13, 7, 61, 50, 48), (40, 31, 9, 14, 32), (5, 60, 80, 11, 20)]
+SIDE = 32  # of the middles: 36 is to it as 256 to 224
+COLOURS = [functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation,
+           functional.adjust_hue]  # in the order of dc_colour_change
+AMOUNTS = [(0.6, 1.37), (0.65, 1.4), (0.7, 1.3), (-0.2, 0.07, 0.5)]
+BOXES = [(0, 0, W, H, 24), (0, 0, W, H, 80), (13, 7, 61, 50, 48), (40, 31, 9, 14, 32), (5, 60, 80, 11, 20)]
 
 
 def picture():
@@ -44,6 +51,22 @@ def add(root, name, data, boxes=()):
         one = group.create_group(f"resize-{i}")
         one["box"] = numpy.array([x, y, w, h], dtype=numpy.int32)
         store(one, "planes", numpy.asarray(resized).transpose(2, 0, 1))
+    middle = functional.center_crop(functional.resize(image, SIDE * 256 // 224), [SIDE, SIDE])
+    store(group, "middle", numpy.asarray(middle).transpose(2, 0, 1))
+
+
+def add_colours(root, image):
+    pixels = torch.from_numpy(numpy.asarray(image).transpose(2, 0, 1).copy())
+    number = 0
+    for kind, (change, amounts) in enumerate(zip(COLOURS, AMOUNTS)):
+        for amount in amounts:
+            # PIL's hue is in whole levels; the others are PIL's as in most trainings.
+            out = change(pixels, amount).numpy() if change is functional.adjust_hue else numpy.asarray(
+                change(image, amount)).transpose(2, 0, 1)
+            one = root.create_group(f"colour-{number}")
+            one["change"] = numpy.array([kind, amount], dtype=numpy.float32)
+            store(one, "planes", out)
+            number += 1
 
 
 def main():
@@ -54,6 +77,7 @@ def main():
         add(root, "420", jpeg(image, quality=75, subsampling=2))
         add(root, "progressive", jpeg(image, quality=75, subsampling=2, progressive=True))
         add(root, "grey", jpeg(image.convert("L"), quality=75), BOXES[:1])
+        add_colours(root["444"], Image.fromarray(root["444/rgb"][20:44, 5:45]))
         add(root, "cmyk", jpeg(image.convert("CMYK"), quality=85))
 
 

@@ -240,7 +240,8 @@ static void reference_image(const dc_dataset *dataset, const dc_augment *augment
 static void test_values_follow_the_reference(void **state)
 {
     fixture *f = *state;
-    static const dc_augment cases[] = {{0, false, 0}, {4, false, 0}, {0, true, 0}, {0, false, 3}, {2, true, 4}};
+    static const dc_augment cases[] = {
+        {0}, {.pad = 4}, {.flip = true}, {.cutout = 3}, {.pad = 2, .flip = true, .cutout = 4}};
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++)
         for (int size = 1; size <= 3; size++)
             for (int rank = 0; rank < size; rank++) {
@@ -271,7 +272,7 @@ static void test_draws_are_spread(void **state)
 {
     (void)state;
     enum { DRAWS = 20000 };
-    dc_augment augment = {4, true, 16};
+    dc_augment augment = {.pad = 4, .flip = true, .cutout = 16};
     int offset_y[9] = {0}, offset_x[9] = {0}, flips = 0, centre[32] = {0};
     for (uint32_t i = 0; i < DRAWS; i++) {
         dc_augment_draw draw = dc_augment_image_draw(&augment, (dc_shape){3, 32, 32}, 5, i % 7, i);

@@ -1,8 +1,8 @@
 /* Decoding and resampling of pictures: PIL's results, whatever part is asked for, and damage is said. */
 #include "data/jpeg.h"
 #include "data/resample.h"
+#include "tests/support/picture_set.h"
 
-#include <hdf5.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -13,56 +13,6 @@
 
 static const char *const names[] = {"444", "422", "420", "progressive", "grey", "cmyk"};
 enum { N_NAMES = sizeof names / sizeof *names, N_RESIZES = 5 };
-
-typedef struct picture {
-    uint8_t *jpeg, *rgb;
-    size_t jpeg_bytes;
-    int w, h;
-} picture;
-
-static hid_t golden_file(void)
-{
-    hid_t file = H5Fopen("tests/golden/pictures.h5", H5F_ACC_RDONLY, H5P_DEFAULT);
-    if (file < 0)
-        fail_msg("cannot open tests/golden/pictures.h5: tests run in the repository's root");
-    return file;
-}
-
-/* All of a data set, NULL when there is none; owned by the caller. */
-static void *golden_array(hid_t file, const char *group, const char *name, hid_t type, hsize_t dims[4])
-{
-    char path[128];
-    snprintf(path, sizeof path, "%s/%s", group, name);
-    hid_t set = H5Dopen2(file, path, H5P_DEFAULT);
-    assert_true(set >= 0);
-    hid_t space = H5Dget_space(set);
-    H5Sget_simple_extent_dims(space, dims, NULL);
-    void *data = malloc((size_t)H5Sget_simple_extent_npoints(space) * H5Tget_size(type));
-    assert_true(H5Dread(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0);
-    H5Sclose(space);
-    H5Dclose(set);
-    return data;
-}
-
-static picture golden_picture(const char *name)
-{
-    picture p;
-    hsize_t dims[4];
-    hid_t file = golden_file();
-    p.jpeg = golden_array(file, name, "jpeg", H5T_NATIVE_UINT8, dims);
-    p.jpeg_bytes = dims[0];
-    p.rgb = golden_array(file, name, "rgb", H5T_NATIVE_UINT8, dims);
-    p.h = (int)dims[0];
-    p.w = (int)dims[1];
-    H5Fclose(file);
-    return p;
-}
-
-static void picture_clear(picture *p)
-{
-    free(p->jpeg);
-    free(p->rgb);
-}
 
 static int setup(void **state)
 {
@@ -79,7 +29,7 @@ static int teardown(void **state)
 }
 
 /* A region of the picture; fails the test when it cannot be had. */
-static dc_rgb decode(dc_jpeg *jpeg, const picture *p, int shrink, dc_region region)
+static dc_rgb decode(dc_jpeg *jpeg, const golden_picture *p, int shrink, dc_region region)
 {
     int w, h;
     dc_rgb out;
@@ -96,12 +46,12 @@ static dc_rgb decode(dc_jpeg *jpeg, const picture *p, int shrink, dc_region regi
 static void test_whole_pictures_are_pils(void **state)
 {
     for (int i = 0; i < N_NAMES; i++) {
-        picture p = golden_picture(names[i]);
+        golden_picture p = golden_picture_open(names[i]);
         dc_rgb out = decode(*state, &p, 1, (dc_region){0, 0, p.w, p.h});
         for (int y = 0; y < p.h; y++)
             if (memcmp(out.pixels + y * out.stride, p.rgb + (size_t)y * (size_t)p.w * 3, (size_t)p.w * 3) != 0)
                 fail_msg("%s: row %d is not PIL's", names[i], y);
-        picture_clear(&p);
+        golden_picture_clear(&p);
     }
 }
 
@@ -117,7 +67,7 @@ static void test_regions_are_parts_of_the_whole(void **state)
     uint32_t word = 1;
     for (int i = 0; i < N_NAMES; i++)
         for (int shrink = 1; shrink <= 8; shrink *= 2) {
-            picture p = golden_picture(names[i]);
+            golden_picture p = golden_picture_open(names[i]);
             int w = dc_jpeg_shrunk(p.w, shrink), h = dc_jpeg_shrunk(p.h, shrink);
             dc_rgb out = decode(*state, &p, shrink, (dc_region){0, 0, w, h});
             uint8_t *whole = malloc((size_t)h * (size_t)w * 3);
@@ -133,7 +83,7 @@ static void test_regions_are_parts_of_the_whole(void **state)
                         fail_msg("%s: shrunk by %d, %dx%d at %d, %d: row %d", names[i], shrink, r.w, r.h, r.x, r.y, y);
             }
             free(whole);
-            picture_clear(&p);
+            golden_picture_clear(&p);
         }
 }
 
@@ -143,7 +93,7 @@ static void test_damage_is_said(void **state)
     int w, h;
     dc_rgb out;
     for (int i = 0; i < N_NAMES; i++) {
-        picture p = golden_picture(names[i]);
+        golden_picture p = golden_picture_open(names[i]);
         dc_region all = {0, 0, p.w, p.h};
         for (size_t n = 0; n < p.jpeg_bytes; n += 1 + n / 8) { /* cut short */
             dc_status status = dc_jpeg_open(jpeg, p.jpeg, n, &w, &h);
@@ -152,15 +102,15 @@ static void test_damage_is_said(void **state)
             assert_int_equal(status, DC_ERR_INPUT);
             assert_non_null(strstr(dc_status_message(), "no readable JPEG: "));
         }
-        picture_clear(&p);
+        golden_picture_clear(&p);
     }
     assert_int_equal(dc_jpeg_open(jpeg, (const uint8_t *)"a text", 6, &w, &h), DC_ERR_INPUT);
     assert_non_null(strstr(dc_status_message(), "Not a JPEG file"));
-    picture p = golden_picture("420"); /* and the decoder still works */
+    golden_picture p = golden_picture_open("420"); /* and the decoder still works */
     decode(jpeg, &p, 1, (dc_region){0, 0, p.w, p.h});
     assert_int_equal(dc_jpeg_open(jpeg, p.jpeg, p.jpeg_bytes, &w, &h), DC_OK);
     assert_int_equal(dc_jpeg_decode(jpeg, 2, (dc_region){0, 0, p.w, p.h}, &out), DC_ERR_INTERNAL);
-    picture_clear(&p);
+    golden_picture_clear(&p);
 }
 
 /* PIL rounds to bytes between columns and rows, we only at the end: a level at most. */
@@ -174,16 +124,13 @@ static void test_sizes_change_as_pils(void **state)
         int n;
     } cases[] = {{"444", N_RESIZES}, {"grey", 1}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        picture p = golden_picture(cases[i].name);
+        golden_picture p = golden_picture_open(cases[i].name);
         for (int k = 0; k < cases[i].n; k++) {
             char group[64];
             snprintf(group, sizeof group, "%s/resize-%d", cases[i].name, k);
-            hid_t file = golden_file();
-            hsize_t dims[4];
-            int *box = golden_array(file, group, "box", H5T_NATIVE_INT, dims);
-            uint8_t *planes = golden_array(file, group, "planes", H5T_NATIVE_UINT8, dims);
-            H5Fclose(file);
-            int side = (int)dims[1];
+            int dims[3], *box = golden_ints(group, "box", dims);
+            uint8_t *planes = golden_bytes(group, "planes", dims);
+            int side = dims[1];
             size_t plane = (size_t)side * (size_t)side, total = 0;
             uint8_t *out = malloc(3 * plane), *grey = malloc(plane);
             dc_pixels part = {p.rgb + (box[1] * p.w + box[0]) * 3, p.w * 3, box[2], box[3], 3};
@@ -211,7 +158,7 @@ static void test_sizes_change_as_pils(void **state)
             free(box);
             free(planes);
         }
-        picture_clear(&p);
+        golden_picture_clear(&p);
     }
     dc_resampler_destroy(resampler);
 }
