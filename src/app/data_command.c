@@ -1,14 +1,11 @@
 #include "app/data_command.h"
 
-#include "app/json.h"
+#include "app/data_info.h"
 #include "base/args.h"
-#include "base/units.h"
 #include "data/dataset.h"
 #include "data/import.h"
 
-#include <inttypes.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 
 static const dc_option import_options[] = {
     {"name", "TEXT", "the data set's name (default: the source's)"},
@@ -43,8 +40,8 @@ static const dc_command commands[] = {
      "  imagenet        ImageNet-1k: train/ and val/ of synset folders, or val/ with a file of labels\n"
      "                  (LOC_val_solution.csv, ILSVRC2012_validation_ground_truth.txt, ...), or a folder with the\n"
      "                  original ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar\n"
-     "  imagenet16-120  16x16 pixels of 120 classes, from the same\n"
-     "  cifar10, cifar100  the binary version\n"
+     "  imagenet16-120  16x16 pixels of 120 classes, from the same or from its published batches\n"
+     "  cifar10         the binary or the python version; cifar100 likewise\n"
      "  idx             the MNIST family: train-images-idx3-ubyte and so on, plain or .gz\n"
      "Under mpirun the ranks share the work. Run the same command again to go on after an interruption."},
     {"info", "FILE", 1, 1, info_options, sizeof info_options / sizeof *info_options, "shows what a data set file holds",
@@ -53,49 +50,6 @@ static const dc_command commands[] = {
 
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
-static void print_text(const dc_dataset *dataset, bool verified, FILE *out)
-{
-    dc_shape shape = dataset->shape;
-    struct stat info;
-    fprintf(out, "%s: %s\n", dataset->path, dataset->name);
-    fprintf(out, "  images    %s for training, %s for testing, %dx%dx%d (channels x height x width)\n",
-            dc_format_count(dataset->split[DC_SPLIT_TRAIN].n).s, dc_format_count(dataset->split[DC_SPLIT_TEST].n).s,
-            shape.c, shape.h, shape.w);
-    fprintf(out, "  classes   %d:", dataset->n_classes);
-    for (int i = 0; i < dataset->n_classes && i < 10; i++)
-        fprintf(out, "%s %s", i ? "," : "", dataset->classes[i]);
-    fprintf(out, "%s\n  mean     ", dataset->n_classes > 10 ? ", ..." : "");
-    for (int c = 0; c < shape.c; c++)
-        fprintf(out, " %.4f", dataset->mean[c]);
-    fprintf(out, "\n  std      ");
-    for (int c = 0; c < shape.c; c++)
-        fprintf(out, " %.4f", dataset->deviation[c]);
-    fprintf(out, "\n  hash      %016" PRIx64 "%s\n", dataset->hash, verified ? " (verified)" : "");
-    if (stat(dataset->path, &info) == 0)
-        fprintf(out, "  size      %s\n", dc_format_bytes((double)info.st_size).s);
-}
-
-static dc_status print_json(const dc_dataset *dataset, bool verified, FILE *out)
-{
-    char hash[17];
-    snprintf(hash, sizeof hash, "%016" PRIx64, dataset->hash);
-    dc_shape shape = dataset->shape;
-    cJSON *root = cJSON_CreateObject();
-    cJSON_AddStringToObject(root, "file", dataset->path);
-    cJSON_AddStringToObject(root, "name", dataset->name);
-    cJSON_AddNumberToObject(root, "train_images", dataset->split[DC_SPLIT_TRAIN].n);
-    cJSON_AddNumberToObject(root, "test_images", dataset->split[DC_SPLIT_TEST].n);
-    cJSON_AddItemToObject(root, "shape", cJSON_CreateIntArray((int[]){shape.c, shape.h, shape.w}, 3));
-    cJSON_AddItemToObject(root, "mean", cJSON_CreateDoubleArray(dataset->mean, shape.c));
-    cJSON_AddItemToObject(root, "std", cJSON_CreateDoubleArray(dataset->deviation, shape.c));
-    cJSON_AddStringToObject(root, "hash", hash);
-    cJSON_AddBoolToObject(root, "verified", verified);
-    cJSON *classes = cJSON_AddArrayToObject(root, "classes");
-    for (int i = 0; i < dataset->n_classes; i++)
-        cJSON_AddItemToArray(classes, cJSON_CreateString(dataset->classes[i]));
-    return dc_json_print(root, out);
-}
-
 static dc_status info(const dc_args *args, FILE *out)
 {
     dc_dataset *dataset;
@@ -103,9 +57,9 @@ static dc_status info(const dc_args *args, FILE *out)
     bool verify = dc_args_has(args, "verify");
     dc_status status = verify ? dc_dataset_verify(dataset) : DC_OK;
     if (status == DC_OK && dc_args_has(args, "json"))
-        status = print_json(dataset, verify, out);
+        status = dc_data_info_json(dataset, verify, out);
     else if (status == DC_OK)
-        print_text(dataset, verify, out);
+        status = dc_data_info_text(dataset, verify, out);
     dc_dataset_close(dataset);
     return status;
 }
@@ -150,9 +104,9 @@ static dc_status import(const dc_comm *world, const dc_args *args, FILE *out)
         return status;
     dc_dataset *dataset;
     DC_TRY(dc_dataset_open(destination, &dataset));
-    print_text(dataset, false, out);
+    status = dc_data_info_text(dataset, false, out);
     dc_dataset_close(dataset);
-    return DC_OK;
+    return status;
 }
 
 dc_status dc_data_command(const dc_comm *world, int argc, char *const *argv, FILE *out)

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_LISTED = 24, BATCH = 1024, PNG_QUALITY = 95, NOT_THERE = -1 };
+enum { MAX_LISTED = 24, BATCH = 1024, PNG_QUALITY = 95 };
 
 /* One picture of the source. */
 typedef struct entry {
@@ -18,16 +18,16 @@ typedef struct entry {
     size_t place; /* of its record */
     size_t twin;  /* an equal picture that came before; itself: none */
     int32_t label;
+    uint8_t splits; /* as dc_layout has it; 0: left out */
 } entry;
 
 typedef struct assembly {
     dc_import_job *job;
     dc_record_place *places; /* sorted by stamp */
     size_t n_places;
-    entry *entries;
+    entry *entries; /* once they are laid out: in the order in which they are written */
     size_t n;
-    uint8_t *splits; /* [n] */
-    size_t *order;   /* of what one split holds, as it is written */
+    size_t *order; /* of what one split holds */
     dc_layout layout;
     dc_dataset_head head;
     dc_dataset_writer *writer;
@@ -147,6 +147,14 @@ static dc_status sort_out(assembly *a)
 
 /* ---- what is made of them ---- */
 
+static int by_label_and_name(const void *a, const void *b)
+{
+    const entry *x = a, *y = b;
+    if (x->label != y->label)
+        return x->label < y->label ? -1 : 1;
+    return strcmp(x->name, y->name);
+}
+
 static dc_status lay_out(assembly *a)
 {
     dc_import_job *job = a->job;
@@ -159,14 +167,18 @@ static dc_status lay_out(assembly *a)
     dc_status status = dc_layout_make(&job->rules, a->n, names, job->folders.n, (const char *const *)job->folders.names,
                                       truth, &a->layout);
     free(names);
-    for (size_t i = 0; status == DC_OK && i < a->n; i++)
+    DC_TRY(status);
+    for (size_t i = 0; i < a->n; i++) {
         a->entries[i].label = a->layout.labels[i];
-    return status;
+        a->entries[i].splits = a->layout.labels[i] >= 0 ? a->layout.splits[i] : 0;
+    }
+    qsort(a->entries, a->n, sizeof *a->entries, by_label_and_name);
+    return DC_OK;
 }
 
-static bool is_in(const assembly *a, size_t i, dc_split split)
+static bool is_in(const entry *e, dc_split split)
 {
-    return a->entries[i].label >= 0 && (a->layout.splits[i] >> split & 1);
+    return e->splits >> split & 1;
 }
 
 /* All of one size that is small: pixels; else JPEG. */
@@ -176,7 +188,7 @@ static void choose_storage(assembly *a)
     bool small = true;
     for (size_t i = 0; i < a->n; i++) {
         const dc_record *r = record_of(a, &a->entries[i]);
-        if (a->entries[i].label < 0)
+        if (!a->entries[i].splits)
             continue;
         first = first ? first : r;
         small = small && r->h == first->h && r->w == first->w && r->h <= DC_IMPORT_SMALL_SIDE &&
@@ -223,16 +235,16 @@ static dc_status make_head(assembly *a)
     choose_storage(a);
     for (size_t i = 0; i < a->n; i++) {
         const entry *e = &a->entries[i];
-        if (e->label < 0)
+        if (!e->splits)
             continue;
         if (head->storage == DC_STORAGE_JPEG && record_of(a, e)->form == DC_RECORD_PNG)
             DC_TRY(convert_png(a, e));
         for (int s = 0; s < DC_SPLIT_COUNT; s++)
-            if (is_in(a, i, (dc_split)s)) {
+            if (is_in(&a->entries[i], (dc_split)s)) {
                 head->n[s]++;
                 head->jpeg_bytes[s] += record_of(a, e)->n_bytes;
             }
-        for (int c = 0; c < 3 && is_in(a, i, DC_SPLIT_TRAIN); c++) {
+        for (int c = 0; c < 3 && is_in(e, DC_SPLIT_TRAIN); c++) {
             sum[c] += record_of(a, e)->mean[c];
             squares[c] += record_of(a, e)->square[c];
         }
@@ -246,15 +258,6 @@ static dc_status make_head(assembly *a)
 }
 
 /* ---- writing ---- */
-
-static int by_label_and_name(const void *x, const void *y, void *assembly_)
-{
-    const assembly *a = assembly_;
-    const entry *p = &a->entries[*(const size_t *)x], *q = &a->entries[*(const size_t *)y];
-    if (p->label != q->label)
-        return p->label < q->label ? -1 : 1;
-    return strcmp(p->name, q->name);
-}
 
 static void show(assembly *a, size_t n)
 {
@@ -358,9 +361,8 @@ static dc_status write_splits(assembly *a)
     for (int s = 0; s < DC_SPLIT_COUNT; s++) {
         size_t n = 0;
         for (size_t i = 0; i < a->n; i++)
-            if (is_in(a, i, (dc_split)s))
+            if (is_in(&a->entries[i], (dc_split)s))
                 a->order[n++] = i;
-        qsort_r(a->order, n, sizeof *a->order, by_label_and_name, a);
         DC_TRY((a->head.storage == DC_STORAGE_PIXELS ? write_pixels : write_jpegs)(a, n));
     }
     return DC_OK;

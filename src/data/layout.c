@@ -301,7 +301,7 @@ static dc_status label_with_truth(maker *m, dc_layout_truth given)
 
 typedef struct draw {
     int32_t label;
-    uint64_t chance; /* a function of the name only */
+    uint64_t chance; /* a function of class and name only */
     size_t picture;
 } draw;
 
@@ -321,7 +321,7 @@ static dc_status hold_out(maker *m)
     if (!draws)
         return DC_ERR_MEMORY;
     for (size_t i = 0; i < m->n; i++)
-        draws[i] = (draw){layout->labels[i], dc_hash_of(m->pictures[i], strlen(m->pictures[i])), i};
+        draws[i] = (draw){layout->labels[i], dc_hash_of(m->places[i].class.s, strlen(m->places[i].class.s)), i};
     qsort(draws, m->n, sizeof *draws, by_label_and_chance);
     size_t held = 0;
     for (size_t begin = 0, end; begin < m->n; begin = end) {

@@ -44,7 +44,8 @@ static void test_import_and_info(void **state)
     assert_int_equal(COMMAND(&text, "import", "idx", data.s, "--train-images", images.s, "--train-labels", labels.s,
                              "--test-images", images.s, "--test-labels", labels.s, "--name=tiny", "--classes", "3"),
                      DC_OK);
-    assert_non_null(strstr(text, "4 for training, 4 for testing, 1x2x2"));
+    assert_non_null(strstr(text, "train     4 images, 1 (0) to 2 (1) of a class"));
+    assert_non_null(strstr(text, "storage   pixels, 1x2x2"));
     free(text);
 
     assert_int_equal(COMMAND(&text, "info", data.s, "--json", "--verify"), DC_OK);
@@ -54,6 +55,10 @@ static void test_import_and_info(void **state)
     assert_true(cJSON_GetNumberValue(cJSON_GetObjectItem(json, "train_images")) == N);
     assert_int_equal(cJSON_GetArraySize(cJSON_GetObjectItem(json, "classes")), 3);
     assert_true(cJSON_IsTrue(cJSON_GetObjectItem(json, "verified")));
+    assert_string_equal(cJSON_GetStringValue(cJSON_GetObjectItem(json, "storage")), "pixels");
+    const cJSON *per_class = cJSON_GetObjectItem(json, "train_images_per_class");
+    assert_true(cJSON_GetNumberValue(cJSON_GetObjectItem(per_class, "min")) == 1);
+    assert_true(cJSON_GetNumberValue(cJSON_GetObjectItem(per_class, "max")) == 2);
     assert_true(cJSON_GetNumberValue(cJSON_GetArrayItem(cJSON_GetObjectItem(json, "mean"), 0)) == 1.0 / 16);
     cJSON_Delete(json);
     free(text);
