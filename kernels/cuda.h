@@ -158,6 +158,9 @@ cudaError_t dck_cuda_sum_squares(const dck_queue *queue, int n_runs, const dck_r
 /* y = a x + b y; both aligned to 16 bytes */
 cudaError_t dck_cuda_blend(const dck_queue *queue, float *y, const float *x, size_t count, float a, float b);
 
+/* y += values, which are the host's: they travel as arguments of launches, so that no copy of them is waited for. */
+cudaError_t dck_cuda_add(const dck_queue *queue, float *y, const float *values, size_t count);
+
 /* ---- layout.cu ---- */
 
 cudaError_t dck_cuda_from_nchw(const dck_queue *queue, const float *nchw, int n, dck_view y); /* lanes past n: zero */

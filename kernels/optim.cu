@@ -6,6 +6,7 @@
  * four belongs to is looked up in the shared memory of the block, RUNS of them at a time. */
 #include "plane.cuh"
 
+#include <algorithm>
 #include <cmath>
 
 enum {
@@ -247,4 +248,26 @@ cudaError_t dck_cuda_blend(const dck_queue *queue, float *y, const float *x, siz
     if (count == 0)
         return cudaSuccess;
     return launch(blend_kernel, walk_grid(1, count), dim3(THREADS), 0, queue->stream, y, x, count, a, b);
+}
+
+struct few {
+    float v[THREADS];
+};
+
+static __global__ void __launch_bounds__(THREADS) add_kernel(float *y, few values, unsigned count)
+{
+    if (threadIdx.x < count)
+        y[threadIdx.x] += values.v[threadIdx.x];
+}
+
+cudaError_t dck_cuda_add(const dck_queue *queue, float *y, const float *values, size_t count)
+{
+    cudaError_t error = cudaSuccess;
+    for (size_t first = 0; first < count && error == cudaSuccess; first += THREADS) {
+        const size_t n = std::min<size_t>(count - first, THREADS);
+        few part = {};
+        std::copy(values + first, values + first + n, part.v);
+        error = launch(add_kernel, dim3(1), dim3(THREADS), 0, queue->stream, y + first, part, (unsigned)n);
+    }
+    return error;
 }

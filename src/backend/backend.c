@@ -147,6 +147,22 @@ dc_status dc_backend_check_memory(dc_backend *backend, size_t bytes, const char 
                    dc_format_bytes((double)total).s, where, where);
 }
 
+dc_status dc_backend_copy_out_later(dc_backend *backend, const float *device, size_t count, dc_take take, void *context)
+{
+    const dc_backend_interface *call = backend->call;
+    float values[DC_LATER_FLOATS];
+    if (call->copy_out_later)
+        return call->copy_out_later(backend, device, count, take, context);
+    DC_TRY(call->copy_out(backend, values, device, count * sizeof *values));
+    take(context, values);
+    return DC_OK;
+}
+
+dc_status dc_backend_await(dc_backend *backend, const void *context)
+{
+    return backend->call->await ? backend->call->await(backend, context) : DC_OK;
+}
+
 dc_status dc_backend_diverged(double learning_rate)
 {
     return dc_fail(DC_ERR_INPUT, "training diverged: the gradient is not finite; lower learning_rate (now %g)",

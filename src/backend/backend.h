@@ -41,6 +41,12 @@ typedef struct dc_step {
 
 typedef enum dc_grad_kind { DC_GRAD_WEIGHTS = 1, DC_GRAD_ALPHA = 2 } dc_grad_kind;
 
+/* Whether `what`, a set of these, has the gradients of parameters of this role. */
+static inline bool dc_grad_has(unsigned what, dc_role role)
+{
+    return (role == DC_ROLE_WEIGHT && what & DC_GRAD_WEIGHTS) || (role == DC_ROLE_ALPHA && what & DC_GRAD_ALPHA);
+}
+
 /* A prepared kernel: owned and cached by the backend, shared by equal nodes. */
 typedef struct dc_kernel dc_kernel;
 
@@ -104,9 +110,9 @@ typedef struct dc_adam {
 
 typedef struct dc_backend dc_backend;
 
-/* Receives numbers that a device sends on its own. */
-enum { DC_LATER_FLOATS = 4 };
-typedef void (*dc_take)(void *context, const float values[DC_LATER_FLOATS]);
+/* Receives numbers that a device sends on its own, at most so many at once. */
+enum { DC_LATER_FLOATS = 128 };
+typedef void (*dc_take)(void *context, const float *values);
 
 /* Recorded runs of an executor, the backend's own. */
 typedef struct dc_runs dc_runs;
@@ -148,6 +154,8 @@ typedef struct dc_backend_interface {
     dc_status (*adam)(dc_backend *, int n_segments, const dc_segment *segments, const dc_adam *adam);
     /* y = a x + b y over count floats of two arrays that `alloc` gave: averages of weights, sums of gradients */
     dc_status (*blend)(dc_backend *, float *y, const float *x, size_t count, float a, float b);
+    /* y += a few floats of the host's, which have been read on return; a device is not waited for */
+    dc_status (*add)(dc_backend *, float *y, const float *host, size_t count);
 
     /* What follows is of devices that compute on their own while the host goes on, and NULL of others.
      *
@@ -166,9 +174,11 @@ typedef struct dc_backend_interface {
      * memory may be changed on return; the device's is valid until the second next call. */
     dc_status (*stage_batch)(dc_backend *, const float *images, size_t n_floats, const int32_t *labels, size_t n_labels,
                              const float **device_images, const int32_t **device_labels);
-    /* Begins to copy DC_LATER_FLOATS floats to the host, where `take` is called with them, in the order of these calls,
-     * during some later call of the backend, at the latest in sync. */
-    dc_status (*copy_out_later)(dc_backend *, const float *device, dc_take take, void *context);
+    /* Begins to copy count (at most DC_LATER_FLOATS) floats to the host, where `take` is called with them, in the order
+     * of these calls, during some later call of the backend, at the latest in sync. */
+    dc_status (*copy_out_later)(dc_backend *, const float *device, size_t count, dc_take take, void *context);
+    /* Until all that was to come for this context has been taken: waits for nothing that was enqueued after it. */
+    dc_status (*await)(dc_backend *, const void *context);
 
     /* What follows is of devices with a memory of their own, and NULL of others.
      *
@@ -218,6 +228,11 @@ dc_status dc_backend_step_bytes(dc_backend *backend, const dc_plan *plan, size_t
  * `where`
  * ("[search]") has the batch, channels and cells to lower. DC_OK where the device has no memory of its own. */
 dc_status dc_backend_check_memory(dc_backend *backend, size_t bytes, const char *what, const char *where);
+
+/* As copy_out_later and await: of a device that does not compute on its own, all is taken at once. */
+dc_status dc_backend_copy_out_later(dc_backend *backend, const float *device, size_t count, dc_take take,
+                                    void *context);
+dc_status dc_backend_await(dc_backend *backend, const void *context);
 
 /* The number of GPUs here, and a text of what was built in for them and what the driver shows, or why there are none.
  */

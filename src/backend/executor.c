@@ -310,9 +310,7 @@ static bool choose_gradients(dc_executor *e, int id, unsigned what)
     float **param_grads = (float **)bound->args.param_grads;
     bool any = e->plan->nodes[id].grad_deferred;
     for (int p = 0; p < node->n_params; p++) {
-        dc_role role = e->graph->params[node->params[p]].role;
-        bool wanted =
-            (role == DC_ROLE_WEIGHT && what & DC_GRAD_WEIGHTS) || (role == DC_ROLE_ALPHA && what & DC_GRAD_ALPHA);
+        const bool wanted = dc_grad_has(what, e->graph->params[node->params[p]].role);
         param_grads[p] = wanted ? bound->param_grads[p] : NULL;
         any |= param_grads[p] != NULL;
     }
@@ -383,7 +381,7 @@ dc_status dc_executor_backward(dc_executor *e, const dc_step *step, unsigned wha
     return done ? DC_OK : close_run(e, run_backward(e, step, what, hook, context));
 }
 
-static void take_main(void *context, const float result[DC_LATER_FLOATS])
+static void take_main(void *context, const float *result)
 {
     dc_metrics *metrics = context;
     const double n = (double)result[3];
@@ -393,26 +391,18 @@ static void take_main(void *context, const float result[DC_LATER_FLOATS])
     metrics->top5 += (int64_t)result[2];
 }
 
-static void take_auxiliary(void *context, const float result[DC_LATER_FLOATS])
+static void take_auxiliary(void *context, const float *result)
 {
     ((dc_metrics *)context)->auxiliary += (double)result[0] * (double)result[3];
 }
 
 dc_status dc_executor_metrics(dc_executor *e, dc_metrics *metrics)
 {
-    const dc_backend_interface *call = e->backend->call;
     for (int i = 0; i < e->graph->n_nodes; i++) {
         if (e->graph->nodes[i].op != DC_OP_CROSS_ENTROPY || !e->nodes[i].kernel)
             continue;
         const dc_take take = e->graph->nodes[i].auxiliary ? take_auxiliary : take_main;
-        const float *from = e->nodes[i].args.output.data;
-        float result[DC_LATER_FLOATS];
-        if (call->copy_out_later) {
-            DC_TRY(call->copy_out_later(e->backend, from, take, metrics));
-        } else {
-            DC_TRY(call->copy_out(e->backend, result, from, sizeof result));
-            take(metrics, result);
-        }
+        DC_TRY(dc_backend_copy_out_later(e->backend, e->nodes[i].args.output.data, 4, take, metrics));
     }
     return DC_OK;
 }

@@ -30,64 +30,45 @@ static double waited_s(const dc_searcher *s)
     return dc_loader_wait_seconds(s->train_loader) + dc_loader_wait_seconds(s->validation_loader);
 }
 
-/* The gradients in `what`, this rank's or (with a reducer) summed over ranks when it is through. */
-static dc_status gradients(dc_searcher *s, const dc_batch *batch, unsigned what, dc_reducer *reducer,
-                           dc_metrics *metrics)
-{
-    const dc_step step = {.training = true, .momentum = 0.1f, .seed = s->job->seed, .index = (uint32_t)s->at.step};
-    return dc_gradients_compute(&s->gradients, s->model, batch, &step, what, reducer, metrics);
-}
-
-/* alpha's gradient is replaced by its sum over the search's ranks plus the constraint's. */
+/* The constraint's gradient is added to alpha's. It depends on alpha alone, which the host knows: nothing is read. */
 static dc_status constrain(dc_searcher *s)
 {
-    dc_backend *backend = s->backend;
-    dc_alpha alpha, grad;
-    DC_TRY(dc_searcher_read_alpha(s, alpha));
-    for (int type = 0; type < DC_CELL_TYPES; type++) {
-        const float *from = s->params->grads + s->params->items[s->alpha_item[type]].offset;
-        DC_TRY(backend->call->copy_out(backend, grad[type], from, sizeof grad[type]));
-    }
-    DC_TRY(dc_comm_sum_floats(s->job->comm, grad[0][0], sizeof grad / sizeof(float)));
-    if (s->job->options->constrained)
-        dc_constraint_step(&s->constraint, alpha, grad);
+    dc_alpha grad = {{{0}}};
+    if (!s->job->options->constrained)
+        return DC_OK;
+    dc_constraint_step(&s->constraint, s->alpha, grad);
     for (int type = 0; type < DC_CELL_TYPES; type++) {
         float *to = s->params->grads + s->params->items[s->alpha_item[type]].offset;
-        DC_TRY(backend->call->copy_in(backend, to, grad[type], sizeof grad[type]));
+        DC_TRY(s->backend->call->add(s->backend, to, grad[type][0], sizeof grad[type] / sizeof(float)));
     }
     return DC_OK;
 }
 
-/* Derived sizes come in steps of whole operations: while alpha hovers at a target, the size jumps to and fro by a tenth
- * of it or more. Of the last third of alpha's steps the search therefore keeps the alpha whose derived network uses the
- * targets best without exceeding one. Without targets, or when none fits, the last alpha counts. */
-static dc_status keep_alpha(dc_searcher *s)
+/* The gradients in `what` of a batch, summed over the search's ranks. */
+static dc_status summed_gradients(dc_searcher *s, const dc_batch *batch, unsigned what, dc_metrics *metrics)
 {
-    int64_t first = (int64_t)s->steps * s->job->options->warmup_epochs;
-    if (!s->job->options->constrained || s->job->targets.n == 0 ||
-        s->at.step < first + (s->total_steps - first) * 2 / 3)
-        return DC_OK;
-    dc_alpha alpha;
-    dc_log_probability log_p;
-    dc_genotype genotype;
-    DC_TRY(dc_searcher_read_alpha(s, alpha));
-    dc_log_probability_of_alpha(alpha, log_p);
-    dc_derive_darts(log_p, &genotype);
-    double share = 0;
-    for (int m = 0; m < s->job->targets.n; m++)
-        share = fmax(share, dc_cost_table_count(s->job->targets.table[m], &genotype) / s->job->targets.limit[m]);
-    if (share <= 1 && share >= s->at.kept_share) {
-        memcpy(s->at.kept, alpha, sizeof alpha);
-        s->at.kept_share = share;
-    }
-    return DC_OK;
+    const dc_comm *comm = s->job->comm;
+    const dc_step step = {.training = true, .momentum = 0.1f, .seed = s->job->seed, .index = (uint32_t)s->at.step};
+    DC_TRY(dc_comm_alone(comm, dc_reducer_begin(s->reducer, s->model->graph, what)));
+    DC_TRY(dc_comm_alone(comm, dc_gradients_compute(&s->gradients, s->model, batch, &step, what, s->reducer, metrics)));
+    return dc_comm_alone(comm, dc_reducer_finish(s->reducer));
+}
+
+/* The supernet of this step, for both of its halves, is the one that alpha derives at its start: alpha, moved in the
+ * last step's first half, comes to the host while the device is at the second half, and no device waits for the host.
+ */
+static dc_status renew_supernet(dc_searcher *s)
+{
+    DC_TRY(dc_searcher_settle(s));
+    return dc_searcher_choose_supernet(s);
 }
 
 static dc_status alpha_step(dc_searcher *s)
 {
     const dc_batch *batch = NULL;
     DC_TRY(next_batch(s, s->validation_loader, &batch));
-    DC_TRY(dc_comm_alone(s->job->comm, gradients(s, batch, DC_GRAD_ALPHA, NULL, &s->at.validation)));
+    DC_TRY(dc_comm_alone(s->job->comm, renew_supernet(s)));
+    DC_TRY(summed_gradients(s, batch, DC_GRAD_ALPHA, &s->at.validation));
     DC_TRY(dc_comm_alone(s->job->comm, constrain(s)));
     const dc_alpha_options *o = &s->job->options->alpha;
     int64_t first = (int64_t)s->steps * s->job->options->warmup_epochs, moved = s->at.step - first;
@@ -95,18 +76,14 @@ static dc_status alpha_step(dc_searcher *s)
     double rate = o->anneal ? dc_schedule_rate(&schedule, (double)moved) : o->learning_rate;
     dc_adam adam = {(float)rate, (float)o->beta1, (float)o->beta2, 1e-8f, (float)o->weight_decay, (uint32_t)moved + 1};
     DC_TRY(s->backend->call->adam(s->backend, s->model->n_alpha, s->model->alpha, &adam));
-    DC_TRY(keep_alpha(s));
-    return dc_comm_alone(s->job->comm, dc_searcher_choose_supernet(s));
+    return dc_comm_alone(s->job->comm, dc_searcher_alpha_moved(s));
 }
 
 static dc_status weight_step(dc_searcher *s)
 {
-    const dc_comm *comm = s->job->comm;
     const dc_batch *batch = NULL;
     DC_TRY(next_batch(s, s->train_loader, &batch));
-    DC_TRY(dc_comm_alone(comm, dc_reducer_begin(s->reducer, s->model->graph)));
-    DC_TRY(dc_comm_alone(comm, gradients(s, batch, DC_GRAD_WEIGHTS, s->reducer, &s->at.training)));
-    DC_TRY(dc_comm_alone(comm, dc_reducer_finish(s->reducer)));
+    DC_TRY(summed_gradients(s, batch, DC_GRAD_WEIGHTS, &s->at.training));
     double rate = dc_schedule_rate(&s->schedule, (double)s->at.step / s->steps);
     return dc_model_sgd(s->model, &s->job->options->sgd, rate, NULL);
 }
@@ -149,11 +126,10 @@ static void describe(const dc_searcher *s, dc_search_result *result)
     result->seconds = s->at.seconds;
 }
 
-static dc_status describe_now(dc_searcher *s, dc_search_result *now)
+static void describe_now(const dc_searcher *s, dc_search_result *now)
 {
-    DC_TRY(dc_searcher_read_alpha(s, now->alpha));
+    memcpy(now->alpha, s->alpha, sizeof now->alpha);
     describe(s, now);
-    return DC_OK;
 }
 
 static double ratio(double a, int64_t n)
@@ -164,7 +140,7 @@ static double ratio(double a, int64_t n)
 static dc_status write_row(dc_searcher *s, int64_t done, const dc_metrics *t, const dc_metrics *v)
 {
     dc_search_result now;
-    DC_TRY(describe_now(s, &now));
+    describe_now(s, &now);
     double constraint[2][3] = {{0}};
     for (int m = 0; m < s->constraint.n_metrics && m < 2; m++) {
         const dc_constraint_metric *metric = &s->constraint.metrics[m];
@@ -199,7 +175,7 @@ static dc_status tell_epoch(dc_searcher *s, int epoch)
     if (s->job->comm->rank != 0)
         return DC_OK;
     dc_search_result now;
-    DC_TRY(describe_now(s, &now));
+    describe_now(s, &now);
     dc_log_info(s->job->log,
                 "%s: epoch %d/%d: training accuracy %.1f %%, validation %.1f %%; alpha's entropy %.2f normal, %.2f "
                 "reduction; %d and %d of 8 kept operations are skips; derives %s parameters; "
@@ -226,10 +202,11 @@ static dc_status tell_epoch(dc_searcher *s, int epoch)
     return dc_events_write(s->job->events, event);
 }
 
-/* Before they are read. */
-static dc_status complete_metrics(dc_searcher *s)
+/* Before metrics and alpha are told. */
+static dc_status complete(dc_searcher *s)
 {
-    return dc_comm_alone(s->job->comm, s->backend->call->sync(s->backend));
+    DC_TRY(dc_comm_alone(s->job->comm, s->backend->call->sync(s->backend)));
+    return dc_comm_alone(s->job->comm, dc_searcher_settle(s));
 }
 
 static dc_status tell_progress(dc_searcher *s)
@@ -237,11 +214,11 @@ static dc_status tell_progress(dc_searcher *s)
     const dc_hooks *hooks = &s->job->hooks;
     if (s->at.step % s->steps == 0 || !dc_pace_tells(&s->pace)) /* an epoch's figures start anew after its end */
         return DC_OK;
-    DC_TRY(complete_metrics(s));
+    DC_TRY(complete(s));
     double done = (double)s->at.step / (double)s->total_steps, elapsed = dc_pace_elapsed(&s->pace);
     const dc_metrics *t = &s->at.training, *v = &s->at.validation;
     dc_search_result now;
-    DC_TRY(describe_now(s, &now));
+    describe_now(s, &now);
     char text[200];
     snprintf(
         text, sizeof text,
@@ -276,13 +253,14 @@ static dc_status search_step(dc_searcher *s)
     if (alpha_moves(s))
         DC_TRY(alpha_step(s));
     DC_TRY(weight_step(s));
-    int64_t done = s->at.step + 1, every = s->total_steps / TRACE_ROWS + 1;
-    if (done % every == 0 || done % s->steps == 0) {
-        DC_TRY(complete_metrics(s));
+    const int64_t done = s->at.step + 1, every = s->total_steps / TRACE_ROWS + 1;
+    const bool ends = done % s->steps == 0;
+    if (ends || (s->job->csv && done % every == 0)) {
+        DC_TRY(complete(s));
         DC_TRY(write_trace(s, done));
     }
     s->at.step = done;
-    return done % s->steps == 0 ? end_epoch(s) : DC_OK;
+    return ends ? end_epoch(s) : DC_OK;
 }
 
 static dc_status search_steps(dc_searcher *s)
@@ -309,12 +287,13 @@ dc_status dc_search_run(const dc_search_job *job, dc_search_result *result)
     const int64_t first = searcher.at.step;
     if (status == DC_OK)
         status = search_steps(&searcher);
-    if (status == DC_OK && searcher.at.kept_share > 0)
-        memcpy(result->alpha, searcher.at.kept, sizeof result->alpha);
-    else if (status == DC_OK)
-        status = dc_searcher_read_alpha(&searcher, result->alpha);
     if (status == DC_OK)
+        status = dc_comm_alone(job->comm, dc_searcher_settle(&searcher));
+    if (status == DC_OK) {
+        const bool kept = searcher.at.kept_share > 0;
+        memcpy(result->alpha, kept ? searcher.at.kept : searcher.alpha, sizeof result->alpha);
         describe(&searcher, result);
+    }
     result->steps_made = searcher.at.step - first;
     dc_searcher_close(&searcher);
     return status;

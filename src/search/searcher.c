@@ -2,19 +2,64 @@
 
 #include "train/checkpoint.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 static const char *const alpha_names[DC_CELL_TYPES] = {"alpha.normal", "alpha.reduce"};
 
-/* ---- supernets ---- */
+/* ---- alpha ---- */
 
-dc_status dc_searcher_read_alpha(dc_searcher *s, dc_alpha alpha)
+static void take_alpha(void *context, const float *values)
 {
-    for (int type = 0; type < DC_CELL_TYPES; type++)
-        DC_TRY(dc_params_read(s->params, s->alpha_item[type], alpha[type][0]));
+    memcpy(context, values, sizeof(dc_alpha) / DC_CELL_TYPES);
+}
+
+dc_status dc_searcher_alpha_moved(dc_searcher *s)
+{
+    s->alpha_moves = true;
+    s->alpha_step = s->at.step;
+    for (int type = 0; type < DC_CELL_TYPES; type++) {
+        const dc_stored_param *item = &s->params->items[s->alpha_item[type]];
+        DC_TRY(dc_backend_copy_out_later(s->backend, s->params->values + item->offset, item->param.count, take_alpha,
+                                         s->alpha[type]));
+    }
     return DC_OK;
 }
+
+/* Derived sizes come in steps of whole operations: while alpha hovers at a target, the size jumps to and fro by a tenth
+ * of it or more. Of the last third of alpha's steps the search therefore keeps the alpha whose derived network uses the
+ * targets best without exceeding one. Without targets, or when none fits, the last alpha counts. */
+static void keep_alpha(dc_searcher *s)
+{
+    const int64_t first = (int64_t)s->steps * s->job->options->warmup_epochs;
+    if (!s->job->options->constrained || s->job->targets.n == 0 ||
+        s->alpha_step < first + (s->total_steps - first) * 2 / 3)
+        return;
+    dc_log_probability log_p;
+    dc_genotype genotype;
+    dc_log_probability_of_alpha(s->alpha, log_p);
+    dc_derive_darts(log_p, &genotype);
+    double share = 0;
+    for (int m = 0; m < s->job->targets.n; m++)
+        share = fmax(share, dc_cost_table_count(s->job->targets.table[m], &genotype) / s->job->targets.limit[m]);
+    if (share <= 1 && share >= s->at.kept_share) {
+        memcpy(s->at.kept, s->alpha, sizeof s->alpha);
+        s->at.kept_share = share;
+    }
+}
+
+dc_status dc_searcher_settle(dc_searcher *s)
+{
+    if (!s->alpha_moves)
+        return DC_OK;
+    DC_TRY(dc_backend_await(s->backend, s->alpha[DC_CELL_TYPES - 1])); /* the others come before it */
+    s->alpha_moves = false;
+    keep_alpha(s);
+    return DC_OK;
+}
+
+/* ---- supernets ---- */
 
 /* The place of a genotype in the cache: where it is, else an empty one, else the one that was used longest ago. */
 static dc_cached_supernet *cache_place(dc_searcher *s, const dc_genotype *derived)
@@ -52,10 +97,8 @@ dc_status dc_searcher_choose_supernet(dc_searcher *s)
 {
     dc_genotype derived = {0};
     if (s->job->options->supernet.derived_cells) {
-        dc_alpha alpha;
         dc_log_probability log_p;
-        DC_TRY(dc_searcher_read_alpha(s, alpha));
-        dc_log_probability_of_alpha(alpha, log_p);
+        dc_log_probability_of_alpha(s->alpha, log_p);
         DC_TRY(dc_derive(s->deriver, log_p, &s->job->targets, &derived, NULL));
     } else if (s->model) {
         return DC_OK;
@@ -228,6 +271,7 @@ dc_status dc_searcher_save(dc_searcher *s)
         return DC_OK;
     double own[N_OWN];
     DC_TRY(dc_comm_alone(comm, s->backend->call->sync(s->backend))); /* the metrics are complete */
+    DC_TRY(dc_comm_alone(comm, dc_searcher_settle(s)));
     dc_metrics_pack(&s->at.training, own);
     dc_metrics_pack(&s->at.validation, own + DC_METRICS_NUMBERS);
     dc_blobs ranks;
@@ -261,6 +305,8 @@ static dc_status open_own(dc_searcher *s)
                        s->total_steps - (int64_t)s->steps * s->job->options->warmup_epochs);
     const dc_checkpoint checkpoint = checkpoint_of(s, s);
     DC_TRY(dc_checkpoint_resume(&checkpoint, s->job->comm->rank == 0, s->job->log));
+    for (int type = 0; type < DC_CELL_TYPES; type++)
+        DC_TRY(dc_params_read(s->params, s->alpha_item[type], s->alpha[type][0]));
     DC_TRY(position_loaders(s));
     return open_trace(s);
 }

@@ -42,6 +42,9 @@ typedef struct dc_searcher {
     uint32_t steps; /* of an epoch */
     int64_t total_steps;
     int alpha_item[DC_CELL_TYPES]; /* in the parameter store */
+    dc_alpha alpha;                /* the host's copy, once dc_searcher_settle has returned */
+    bool alpha_moves;              /* it has been moved on the device in step alpha_step, and not been settled since */
+    int64_t alpha_step;
     dc_csv *csv;
     dc_pace pace;
     dc_search_position at;
@@ -56,10 +59,12 @@ void dc_searcher_close(dc_searcher *s);
 /* Writes the checkpoint. Collective. */
 dc_status dc_searcher_save(dc_searcher *s);
 
-/* alpha as it is now, and its gradient, between device and host. */
-dc_status dc_searcher_read_alpha(dc_searcher *s, dc_alpha alpha);
+/* alpha has been moved, in the present step: its way to the host begins. Settle waits for its end, but not for what the
+ * device was given after it, and takes note of this alpha. */
+dc_status dc_searcher_alpha_moved(dc_searcher *s);
+dc_status dc_searcher_settle(dc_searcher *s);
 
-/* Makes the supernet for the architecture that alpha derives now (within the targets) the one in use. */
+/* Makes the supernet for the architecture that the settled alpha derives (within the targets) the one in use. */
 dc_status dc_searcher_choose_supernet(dc_searcher *s);
 
 #endif

@@ -9,9 +9,9 @@ static dc_status collect(dc_reducer *r, dc_bucket_param *ranges)
 {
     for (int i = 0; i < r->params->n; i++) {
         const dc_stored_param *item = &r->params->items[i];
-        bool weight = item->param.role == DC_ROLE_WEIGHT;
-        r->bucket_of[i] = weight ? r->n : -1;
-        if (weight)
+        const bool has_gradient = item->param.role != DC_ROLE_STATE;
+        r->bucket_of[i] = has_gradient ? r->n : -1;
+        if (has_gradient)
             ranges[r->n++] = (dc_bucket_param){item->offset, item->param.count};
     }
     return DC_OK;
@@ -59,7 +59,8 @@ static dc_status create_buckets(dc_reducer *r, const dc_bucket_param *ranges)
     DC_TRY(check_equal(r->comm, r->params));
     void *stream = backend->call->stream ? backend->call->stream(backend) : NULL;
     DC_TRY(dc_buckets_create(r->comm, stream, r->params->grads, r->n, ranges, DC_BUCKET_BYTES, &r->buckets));
-    backend->watch = (dc_watch){dc_buckets_check, r->buckets};
+    if (r->comm->size > 1)
+        backend->watch = (dc_watch){dc_buckets_check, r->buckets};
     return DC_OK;
 }
 
@@ -105,13 +106,14 @@ static int bucket_param(const dc_reducer *r, const dc_graph *graph, int param)
     return r->bucket_of[dc_params_find(r->params, graph->params[param].name)];
 }
 
-dc_status dc_reducer_begin(dc_reducer *r, const dc_graph *graph)
+dc_status dc_reducer_begin(dc_reducer *r, const dc_graph *graph, unsigned what)
 {
+    r->what = what;
     if (r->comm->size == 1)
         return DC_OK;
     memset(r->expected, 0, (size_t)r->n * sizeof *r->expected);
     for (int i = 0; i < graph->n_params; i++)
-        if (graph->params[i].role == DC_ROLE_WEIGHT)
+        if (dc_grad_has(what, graph->params[i].role))
             r->expected[bucket_param(r, graph, i)] = true;
     return dc_buckets_begin(r->buckets, r->expected);
 }
@@ -121,7 +123,7 @@ dc_status dc_reducer_hook(void *context, const dc_graph *graph, int node)
     dc_reducer *r = context;
     for (int p = 0; p < graph->nodes[node].n_params && r->comm->size > 1; p++) {
         int param = graph->nodes[node].params[p];
-        if (graph->params[param].role == DC_ROLE_WEIGHT)
+        if (dc_grad_has(r->what, graph->params[param].role))
             DC_TRY(dc_buckets_done(r->buckets, bucket_param(r, graph, param)));
     }
     return DC_OK;

@@ -1,5 +1,5 @@
-/* Sums the gradients of a graph's weights over ranks while backward still runs: parameters by name on one side, the
- * buckets of comm/ on the other. With one rank it does nothing. */
+/* Sums the gradients of a graph's weights, or of its alpha, over ranks while backward still runs: parameters by name on
+ * one side, the buckets of comm/ on the other. With one rank it does nothing. */
 #ifndef DC_TRAIN_REDUCER_H
 #define DC_TRAIN_REDUCER_H
 
@@ -11,8 +11,9 @@ typedef struct dc_reducer {
     const dc_comm *comm;
     const dc_params *params;
     dc_buckets *buckets;
-    int *bucket_of; /* store item -> bucket parameter; -1: not a weight */
-    bool *expected; /* bucket parameter: it is in the present graph */
+    int *bucket_of; /* store item -> bucket parameter; -1: it has no gradient */
+    bool *expected; /* bucket parameter: it is in the present backward */
+    unsigned what;  /* gradients of the present backward, DC_GRAD_* */
     int n;
 } dc_reducer;
 
@@ -23,8 +24,8 @@ typedef struct dc_reducer {
 dc_status dc_reducer_create(const dc_comm *comm, const dc_params *params, dc_reducer **reducer);
 void dc_reducer_destroy(dc_reducer *reducer);
 
-/* Before backward through this graph, the same on every rank. */
-dc_status dc_reducer_begin(dc_reducer *reducer, const dc_graph *graph);
+/* Before backward through this graph, of these gradients (DC_GRAD_*), the same on every rank. */
+dc_status dc_reducer_begin(dc_reducer *reducer, const dc_graph *graph, unsigned what);
 /* A dc_grad_hook whose context is the reducer, and that hook where there is anything to sum, else NULL. */
 dc_grad_hook dc_reducer_hook_of(const dc_reducer *reducer);
 dc_status dc_reducer_hook(void *reducer, const dc_graph *graph, int node);

@@ -50,7 +50,7 @@ static dc_status train_step(dc_trainer *t)
     const dc_comm *comm = t->job->comm;
     const dc_batch *batch = NULL;
     DC_TRY_ALL(comm, next_batch(t, &batch));
-    DC_TRY(dc_comm_alone(comm, dc_reducer_begin(t->reducer, t->model->graph)));
+    DC_TRY(dc_comm_alone(comm, dc_reducer_begin(t->reducer, t->model->graph, DC_GRAD_WEIGHTS)));
     DC_TRY(dc_comm_alone(comm, gradients(t, batch)));
     DC_TRY(dc_comm_alone(comm, dc_reducer_finish(t->reducer)));
     double epoch = t->at.epoch + (double)t->at.step / t->steps;

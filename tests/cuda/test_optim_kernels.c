@@ -396,6 +396,31 @@ static void blend_matches_loops(void **state)
     check_blend(MANY, MANY - 2);
 }
 
+/* The host's numbers may change as soon as the call has returned. */
+static void check_add(size_t room, size_t count)
+{
+    parameters p = parameters_create(1, room, 0);
+    float *values = malloc((count + 1) * sizeof *values);
+    assert_non_null(values);
+    for (size_t i = 0; i < count; i++) {
+        values[i] = (float)i - 0.5f;
+        p.right[VALUE][i] += (double)values[i];
+    }
+    device_ok(dck_cuda_add(&p.queue, p.array[VALUE].data, values, count));
+    memset(values, 0xff, (count + 1) * sizeof *values);
+    assert_parameters(&p, 1e-6);
+    free(values);
+    parameters_destroy(&p);
+}
+
+static void add_matches_loops(void **state)
+{
+    (void)state;
+    check_add(8, 0);
+    check_add(130, 112);
+    check_add(1030, 1027);
+}
+
 /* ---- the gradient's norm ---- */
 
 typedef struct norm {
@@ -471,6 +496,7 @@ int main(void)
         cmocka_unit_test(sgd_leaves_out_a_step_that_is_not_finite),
         cmocka_unit_test(adam_matches_loops),
         cmocka_unit_test(blend_matches_loops),
+        cmocka_unit_test(add_matches_loops),
         cmocka_unit_test(sum_of_squares_matches_loops),
         cmocka_unit_test(no_parameters_have_no_norm),
     };

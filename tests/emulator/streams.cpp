@@ -1,6 +1,7 @@
 /* Streams, events and copies. Each stream is a queue; whoever waits runs operations from the queues, one at a time, in
  * an order that the dependencies of events permit and nothing else restrains. */
 #include "streams.hpp"
+#include "waits.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -148,6 +149,7 @@ template <class F> void drain(stream *s, const char *what, F finished)
 void finish(const std::shared_ptr<mark> &m, const char *what)
 {
     const auto s = m->running.lock();
+    s->waits++;
     drain(s.get(), what, [&] { return m->done; });
 }
 
@@ -322,6 +324,8 @@ cudaError_t enqueue(cudaStream_t handle, std::string what, std::function<void()>
 
 void finish_everything(const char *what)
 {
+    for (const auto &s : unfinished())
+        s->waits++;
     if (!unfinished().empty())
         drain(nullptr, what, [] { return unfinished().empty(); });
     else
@@ -387,6 +391,12 @@ cudaError_t cudaStreamSynchronize(cudaStream_t handle)
         return result(cudaErrorStreamCaptureImplicit);
     finish_stream(s, "cudaStreamSynchronize");
     return result(cudaSuccess);
+}
+
+unsigned long emulator_waits(cudaStream_t handle)
+{
+    api_call call("emulator_waits");
+    return stream_of(handle, "emulator_waits")->waits;
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t handle)

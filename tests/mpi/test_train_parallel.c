@@ -96,7 +96,7 @@ static void take_step(training *t, const dc_comm *comm, int i)
     CHECK_OK(dc_loader_next(t->loader, &batch));
     CHECK(batch);
     const dc_step step = {.training = true, .drop_path_rate = 0.3f, .seed = 11, .index = (uint32_t)i};
-    CHECK_OK(dc_reducer_begin(t->reducer, t->model->graph));
+    CHECK_OK(dc_reducer_begin(t->reducer, t->model->graph, DC_GRAD_WEIGHTS));
     CHECK_OK(dc_gradients_compute(&t->gradients, t->model, batch, &step, DC_GRAD_WEIGHTS, t->reducer, &metrics));
     t->idle += batch->n_images == 0;
     int n_global = batch->n_global;

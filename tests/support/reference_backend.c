@@ -157,6 +157,14 @@ static dc_status reference_blend(dc_backend *backend, float *y, const float *x, 
     return DC_OK;
 }
 
+static dc_status reference_add(dc_backend *backend, float *y, const float *host, size_t count)
+{
+    (void)backend;
+    for (size_t i = 0; i < count; i++)
+        y[i] += host[i];
+    return DC_OK;
+}
+
 static void reference_destroy(dc_backend *backend)
 {
     for (dc_kernel *k = ((reference_backend *)backend)->kernels; k;) {
@@ -196,6 +204,7 @@ static const dc_backend_interface interface = {
     .sgd = reference_sgd,
     .adam = reference_adam,
     .blend = reference_blend,
+    .add = reference_add,
 };
 
 dc_status dc_reference_backend_create(dc_backend **backend)

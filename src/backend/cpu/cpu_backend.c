@@ -265,6 +265,14 @@ static dc_status cpu_blend(dc_backend *backend, float *y, const float *x, size_t
     return DC_OK;
 }
 
+static dc_status cpu_add(dc_backend *backend, float *y, const float *host, size_t count)
+{
+    (void)backend;
+    for (size_t i = 0; i < count; i++)
+        y[i] += host[i];
+    return DC_OK;
+}
+
 /* ---- making ---- */
 
 static void cpu_destroy(dc_backend *backend)
@@ -291,6 +299,7 @@ static const dc_backend_interface interface = {
     .sgd = cpu_sgd,
     .adam = cpu_adam,
     .blend = cpu_blend,
+    .add = cpu_add,
 };
 
 static dc_status refuse_isa(const char *isa)

@@ -61,22 +61,28 @@ dc_status dc_cuda_workspace(dc_cuda_backend *b, size_t bytes, void **workspace)
     return DC_OK;
 }
 
+/* Of an event, or (NULL) of the stream. */
+static cudaError_t query(const dc_cuda_backend *b, cudaEvent_t event)
+{
+    return event ? cudaEventQuery(event) : cudaStreamQuery(b->stream);
+}
+
 /* Asleep in short naps where somebody watches. */
-static dc_status wait_for_stream(dc_cuda_backend *b)
+dc_status dc_cuda_wait_for(dc_cuda_backend *b, cudaEvent_t event)
 {
     const dc_watch *watch = &b->base.watch;
     const double start = dc_clock_seconds();
-    while (watch->check && cudaStreamQuery(b->stream) == cudaErrorNotReady) {
+    while (watch->check && query(b, event) == cudaErrorNotReady) {
         DC_TRY(watch->check(watch->context, dc_clock_seconds() - start));
         nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
     }
-    DC_CUDA_TRY(cudaStreamSynchronize(b->stream));
+    DC_CUDA_TRY(event ? cudaEventSynchronize(event) : cudaStreamSynchronize(b->stream));
     return DC_OK;
 }
 
 dc_status dc_cuda_wait(dc_cuda_backend *b)
 {
-    const dc_status status = wait_for_stream(b);
+    const dc_status status = dc_cuda_wait_for(b, NULL);
     if (status == DC_OK)
         dc_cuda_take_later(b);
     b->later.n = 0; /* after a failure nobody is left to take them */
@@ -221,12 +227,14 @@ static const dc_backend_interface interface = {
     .sgd = dc_cuda_sgd,
     .adam = dc_cuda_adam,
     .blend = dc_cuda_blend,
+    .add = dc_cuda_add,
     .stream = cuda_stream,
     .open_run = dc_cuda_open_run,
     .close_run = dc_cuda_close_run,
     .destroy_runs = dc_cuda_destroy_runs,
     .stage_batch = dc_cuda_stage_batch,
     .copy_out_later = dc_cuda_copy_out_later,
+    .await = dc_cuda_await,
     .step_bytes = dc_cuda_step_bytes,
     .memory = dc_cuda_memory,
 };

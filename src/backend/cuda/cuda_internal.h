@@ -9,7 +9,7 @@
 #include "backend/prepared.h"
 #include "cuda.h"
 
-enum { DC_CUDA_TABLES = 8, DC_CUDA_STAGES = 2, DC_CUDA_LATER = 64 };
+enum { DC_CUDA_TABLES = 16, DC_CUDA_STAGES = 2, DC_CUDA_LATER = 64 };
 
 /* A list of segments on the device, kept while the same list is asked for. */
 typedef struct dc_cuda_table {
@@ -82,8 +82,9 @@ dc_status dc_cuda_memory(dc_backend *backend, size_t *free_bytes, size_t *total_
 /* What cuBLASLt may ask for: it is counted whole, since cuBLASLt cannot be asked without a GPU. */
 enum { DC_CUDA_LINEAR_WORKSPACE = 32 << 20 };
 
-/* Until all that was enqueued is through. */
+/* Until all that was enqueued is through; and until an event is. */
 dc_status dc_cuda_wait(dc_cuda_backend *b);
+dc_status dc_cuda_wait_for(dc_cuda_backend *b, cudaEvent_t event);
 
 /* At least so many bytes that the next call on the stream may use. */
 dc_status dc_cuda_workspace(dc_cuda_backend *b, size_t bytes, void **workspace);
@@ -127,6 +128,7 @@ dc_status dc_cuda_conv_workspace(dc_cuda_backend *b, const dc_kernel *k, const d
 dc_status dc_cuda_sgd(dc_backend *backend, int n, const dc_segment *segments, const dc_sgd *sgd, double *norm);
 dc_status dc_cuda_adam(dc_backend *backend, int n, const dc_segment *segments, const dc_adam *adam);
 dc_status dc_cuda_blend(dc_backend *backend, float *y, const float *x, size_t count, float a, float b);
+dc_status dc_cuda_add(dc_backend *backend, float *y, const float *host, size_t count);
 void dc_cuda_tables_clear(dc_cuda_backend *b);
 
 /* Recording of runs and staging of batches, in cuda_step.c. */
@@ -139,7 +141,8 @@ dc_status dc_cuda_stage_batch(dc_backend *backend, const float *images, size_t n
 void dc_cuda_stages_clear(dc_cuda_backend *b);
 dc_status dc_cuda_later_init(dc_cuda_later *later);
 void dc_cuda_later_clear(dc_cuda_later *later);
-dc_status dc_cuda_copy_out_later(dc_backend *backend, const float *device, dc_take take, void *context);
+dc_status dc_cuda_copy_out_later(dc_backend *backend, const float *device, size_t count, dc_take take, void *context);
+dc_status dc_cuda_await(dc_backend *backend, const void *context);
 /* All that is pending, after the stream has been waited for. */
 void dc_cuda_take_later(dc_cuda_backend *b);
 

@@ -122,3 +122,9 @@ dc_status dc_cuda_blend(dc_backend *backend, float *y, const float *x, size_t co
     DC_CUDA_TRY(dck_cuda_blend(&cuda_of(backend)->queue, y, x, count, a, b));
     return DC_OK;
 }
+
+dc_status dc_cuda_add(dc_backend *backend, float *y, const float *host, size_t count)
+{
+    DC_CUDA_TRY(dck_cuda_add(&cuda_of(backend)->queue, y, host, count));
+    return DC_OK;
+}

@@ -245,18 +245,33 @@ void dc_cuda_take_later(dc_cuda_backend *b)
         take_first(&b->later);
 }
 
-dc_status dc_cuda_copy_out_later(dc_backend *backend, const float *device, dc_take take, void *context)
+dc_status dc_cuda_copy_out_later(dc_backend *backend, const float *device, size_t count, dc_take take, void *context)
 {
     dc_cuda_backend *b = cuda_of(backend);
     dc_cuda_later *later = &b->later;
     if (later->n == DC_CUDA_LATER) {
-        DC_CUDA_TRY(cudaEventSynchronize(later->arrived[later->first]));
+        DC_TRY(dc_cuda_wait_for(b, later->arrived[later->first]));
         take_first(later);
     }
     const int i = (later->first + later->n++) % DC_CUDA_LATER;
     later->take[i] = take;
     later->context[i] = context;
-    DC_CUDA_TRY(cudaMemcpyAsync(later->pinned[i], device, sizeof later->pinned[i], cudaMemcpyDeviceToHost, b->stream));
+    DC_CUDA_TRY(cudaMemcpyAsync(later->pinned[i], device, count * sizeof *device, cudaMemcpyDeviceToHost, b->stream));
     DC_CUDA_TRY(cudaEventRecord(later->arrived[i], b->stream));
+    return DC_OK;
+}
+
+dc_status dc_cuda_await(dc_backend *backend, const void *context)
+{
+    dc_cuda_backend *b = cuda_of(backend);
+    dc_cuda_later *later = &b->later;
+    int n = later->n; /* up to the last of this context */
+    while (n > 0 && later->context[(later->first + n - 1) % DC_CUDA_LATER] != context)
+        n--;
+    if (n == 0)
+        return DC_OK;
+    DC_TRY(dc_cuda_wait_for(b, later->arrived[(later->first + n - 1) % DC_CUDA_LATER]));
+    for (; n > 0; n--)
+        take_first(later);
     return DC_OK;
 }
