@@ -8,6 +8,7 @@
 #: make faults      every call that can fail fails once, and some hundred kills (an hour)
 #: make fuzz        the fuzzers, FUZZ_SECONDS (60) each
 #: make lint        layering, format, static analysis, shell scripts
+#: make gpu-report      registers, spills and shared memory of each GPU kernel, by architecture
 #: make unit, make emulated, make mpi, make program, make slurm    one kind of tests
 #: make bench       speed and memory of steps, set-up, checkpoints and ranks, beside PyTorch where PYTHONS="python3 ..." have it
 #: make bench-profile    where those steps spend their time, by operation
@@ -152,7 +153,7 @@ else
 say = printf '  %-5s %s\n' $(1) $(2);
 endif
 
-.PHONY: all help deps demo test test-long unit emulated mpi program slurm asan fuzz lint format study bench bench-profile bench-kernels \
+.PHONY: all help deps demo test test-long gpu-report unit emulated mpi program slurm asan fuzz lint format study bench bench-profile bench-kernels \
         faults clean test-programs run-demo run-tests run-sanitized run-fuzzers
 all: $(PROGRAM)
 
@@ -178,8 +179,9 @@ $(BUILD)/%.a:
 	rm -f $@
 	$(call say,AR,$@)ar rcs $@ $^
 
-# nvcc: warnings are errors, and so is a register that is spilled; what ptxas reports is kept in NAME.ptxas.
-NVCC_FLAGS     := -std=c++17 -O3 -lineinfo -Xcompiler -Wall,-Wextra,-fPIC -Werror all-warnings -Xptxas -v,-warn-spills -Ikernels \
+# nvcc: warnings are errors, and so is a register that is spilled; what ptxas reports is kept in NAME.ptxas. Not
+# compressed, so that tests/ptx.sh can read what PTX is in it.
+NVCC_FLAGS     := -std=c++17 -O3 -lineinfo -Xcompiler -Wall,-Wextra,-fPIC -Werror all-warnings -Xptxas -v,-warn-spills -no-compress -Ikernels \
                   $(foreach arch,$(CUDA_ARCHS),-gencode arch=compute_$(arch)$(comma)code=sm_$(arch)) \
                   -gencode arch=compute_$(lastword $(CUDA_ARCHS))$(comma)code=compute_$(lastword $(CUDA_ARCHS))
 # A GPU faults where a vector is not aligned, a CPU does not.
@@ -295,11 +297,15 @@ test-programs: $(PROGRAM) $(UNIT_TESTS) $(MPI_TESTS) $(EMULATED_TESTS) $(EMULATE
 
 run-tests:
 	$(PROVE) tests/lint.sh tests/layers.sh $(UNIT_TESTS) tests/mpi/run.sh $(PROGRAM_TESTS) $(SLURM_TESTS)
+	$(if $(EMULATED),$(PROVE) tests/ptx.sh,:)
 	$(if $(EMULATED),$(MAKE) emulated,echo "GPU code is not tested: $(CUDA_LACKS)")
 
 # On the emulated device only what is the GPU's: the CPU is tested without it.
 emulated: $(EMULATED_TESTS) $(PLAN_TESTS)
 	DCANAS_TEST_DEVICE=cuda $(PROVE) $(EMULATED_TESTS) $(PLAN_TESTS)
+
+gpu-report: $(GPU)
+	$(if $(GPU),tests/gpu_report.sh $(GPU_KERNELS:kernels/%.cu=$(BUILD)/kernels/%.cuda.ptxas),echo "no GPU code: $(CUDA_LACKS)")
 
 unit: $(UNIT_TESTS)
 	$(PROVE) $(UNIT_TESTS)
