@@ -135,10 +135,8 @@ static dc_status run(dc_import_job *job)
     if (job->n_done)
         dc_log_info(job->log, "going on from %s pictures that an earlier import has read",
                     dc_format_count((int64_t)job->n_done).s);
-    dc_status status = dc_import_read(job);
-    DC_TRY(dc_comm_barrier(comm)); /* asleep: ranks end at different times */
-    DC_TRY(dc_comm_agree(comm, status));
-    status = comm->rank == 0 ? dc_import_assemble(job) : DC_OK;
+    DC_TRY(dc_import_read(job));
+    dc_status status = comm->rank == 0 ? dc_import_assemble(job) : DC_OK;
     DC_TRY(dc_comm_barrier(comm));
     return dc_comm_agree(comm, status);
 }

@@ -40,7 +40,7 @@ typedef struct dc_import_job {
     double started_s;
 } dc_import_job;
 
-/* Goes through the source. Not collective. */
+/* Goes through the source. Collective; a rank that fails makes the others stop soon. */
 dc_status dc_import_read(dc_import_job *job);
 
 /* Makes the data set of what all ranks have read. Rank 0 alone. */

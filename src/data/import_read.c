@@ -12,6 +12,7 @@
 enum { BATCH = 512, BATCH_BYTES = 64 << 20 };
 /* Mean and deviation are taken of pictures that were shrunk to about the network's own view of them. */
 enum { STATISTICS_SIDE = 224, DEFAULT_QUALITY = 90 };
+enum { FAILED_TAG = 71 };
 
 /* A picture on its way. */
 typedef struct item {
@@ -230,6 +231,33 @@ static dc_status take(dc_import_job *job, dc_source *source, const dc_source_ent
     return (*turn)++ % (uint64_t)job->comm->size == (uint64_t)job->comm->rank ? add_item(source, entry, b) : DC_OK;
 }
 
+/* ---- ranks that fail ---- */
+
+/* An empty message to all others: they need not read on for an hour. */
+static dc_status tell_others(const dc_comm *comm)
+{
+    for (int rank = 0; rank < comm->size; rank++)
+        if (rank != comm->rank)
+            DC_MPI(MPI_Send(NULL, 0, MPI_BYTE, rank, FAILED_TAG, comm->mpi));
+    return DC_OK;
+}
+
+static dc_status check_others(const dc_comm *comm)
+{
+    int told = 0;
+    if (comm->size > 1)
+        DC_MPI(MPI_Iprobe(MPI_ANY_SOURCE, FAILED_TAG, comm->mpi, &told, MPI_STATUS_IGNORE));
+    return told ? dc_fail(DC_ERR_COMM, "another rank has failed") : DC_OK;
+}
+
+/* Takes in the messages, once all ranks have ended. */
+static dc_status drain(const dc_comm *comm)
+{
+    while (check_others(comm) != DC_OK)
+        DC_MPI(MPI_Recv(NULL, 0, MPI_BYTE, MPI_ANY_SOURCE, FAILED_TAG, comm->mpi, MPI_STATUS_IGNORE));
+    return DC_OK;
+}
+
 /* *end: the source is. */
 static dc_status fill(dc_import_job *job, dc_source *source, uint64_t *turn, batch *b, bool *end)
 {
@@ -237,6 +265,7 @@ static dc_status fill(dc_import_job *job, dc_source *source, uint64_t *turn, bat
         dc_source_entry entry;
         if (dc_signals_received())
             return dc_fail(DC_INTERRUPTED, "stopped; the same command goes on from here");
+        DC_TRY(check_others(job->comm));
         DC_TRY(dc_source_next(source, &entry));
         if ((*end = !entry.name))
             return DC_OK;
@@ -271,7 +300,7 @@ static dc_status run_batches(dc_import_job *job, dc_source *source, batch *readi
     return status;
 }
 
-dc_status dc_import_read(dc_import_job *job)
+static dc_status read_source(dc_import_job *job)
 {
     dc_source *source;
     DC_TRY(dc_source_open(job->rules.source, &source));
@@ -292,4 +321,19 @@ dc_status dc_import_read(dc_import_job *job)
     free(batches);
     dc_source_close(source);
     return status;
+}
+
+dc_status dc_import_read(dc_import_job *job)
+{
+    const dc_comm *comm = job->comm;
+    dc_status status = read_source(job);
+    char message[1024];
+    snprintf(message, sizeof message, "%s", dc_status_message());
+    if (status != DC_OK && status != DC_ERR_COMM)
+        DC_TRY(tell_others(comm));
+    DC_TRY(dc_comm_barrier(comm)); /* asleep: ranks end at different times */
+    DC_TRY(drain(comm));
+    if (status != DC_OK)
+        dc_fail(status, "%s", message);
+    return dc_comm_agree(comm, status);
 }

@@ -2,6 +2,7 @@
  * passes. */
 #include "base/files.h"
 #include "data/dataset.h"
+#include "data/imagenet_synsets.h"
 #include "data/import.h"
 #include "data/picture.h"
 #include "tests/support/pictures.h"
@@ -411,6 +412,38 @@ static void test_imagenet(void **state)
     assert_refused(f, "imagenet16-120", f->source.s, NULL, "no training pictures of class n02110185");
 }
 
+/* The 120 classes in their own order, of folders with others beside them; every picture a mean of its boxes. */
+static void test_imagenet16(void **state)
+{
+    fixture *f = *state;
+    for (int c = 0; c < 122; c++) {
+        char name[128];
+        int synset = dc_imagenet_synsets[c];
+        snprintf(name, sizeof name, "train/n%08d/a.JPEG", synset);
+        picture_put(f->source.s, name, picture_jpeg(50, 37, c));
+        snprintf(name, sizeof name, "val/n%08d/b.JPEG", synset);
+        picture_put(f->source.s, name, picture_jpeg(20, 20, 1000 + c));
+    }
+    dc_dataset *dataset = import(f, "imagenet16-120", f->source.s, NULL);
+    assert_int_equal(dataset->n_classes, 120);
+    assert_string_equal(dataset->classes[0], "n02119789");
+    assert_string_equal(dataset->classes[119], "n02397096");
+    assert_true(dataset->split[DC_SPLIT_TRAIN].n == 120 && dataset->split[DC_SPLIT_TEST].n == 120);
+    assert_true(dataset->storage == DC_STORAGE_PIXELS && dataset->shape.h == 16 && dataset->shape.w == 16);
+    file_bytes eighth = picture_jpeg(50, 37, 7);
+    dc_picture_reader *reader;
+    dc_picture picture;
+    uint8_t planes[3 * 16 * 16];
+    assert_int_equal(dc_picture_reader_create(&reader), DC_OK);
+    assert_int_equal(dc_picture_decode(reader, eighth.s, eighth.n, 0, &picture), DC_OK);
+    assert_int_equal(dc_picture_box(&picture.rgb, 16, planes), DC_OK);
+    assert_memory_equal(dataset->split[DC_SPLIT_TRAIN].pixels + 7 * sizeof planes, planes, sizeof planes);
+    dc_picture_reader_destroy(reader);
+    free(eighth.s);
+    dc_dataset_close(dataset);
+    assert_refused(f, "imagenet16-120", f->source.s, &(dc_import_options){.size = 8}, "has its own size");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -423,6 +456,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_names_that_lead_out_are_harmless, setup, teardown),
         cmocka_unit_test_setup_teardown(test_tiny_imagenet, setup, teardown),
         cmocka_unit_test_setup_teardown(test_imagenet, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_imagenet16, setup, teardown),
     };
     self = dc_comm_self();
     return cmocka_run_group_tests(tests, NULL, NULL);
