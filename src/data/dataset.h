@@ -7,10 +7,11 @@
  * File (a state file, see base/state.h), format version 2, all arrays contiguous, SPLIT = train, test:
  *
  *     both     SPLIT/labels int32 [N]; classes uint8 [classes][64], names ending with zeros; mean[C] and std[C] double,
- *              of the training images scaled to 0..1; attributes format, version, storage ("pixels", "jpeg"), name,
- * hash pixels   SPLIT/images uint8 [N][C][H][W] jpeg     SPLIT/jpegs uint8 [bytes]: N JPEG files (greyscale or colour,
- * never CMYK) end to end; SPLIT/offsets uint64 [N + 1]: file i is jpegs[offsets[i]] up to jpegs[offsets[i + 1]];
- *              SPLIT/sizes int32 [N][2]: height and width of each; SPLIT/hashes uint64 [N]: XXH3-64 of each file
+ *              of the training images scaled to 0..1 (jpeg: see data/import.h); attributes format, version, storage
+ * ("pixels", "jpeg"), name, hash pixels   SPLIT/images uint8 [N][C][H][W] jpeg     SPLIT/jpegs uint8 [bytes]: N JPEG
+ * files (greyscale or colour, never CMYK) end to end; SPLIT/offsets uint64 [N + 1]: file i is jpegs[offsets[i]] up to
+ * jpegs[offsets[i + 1]]; SPLIT/sizes int32 [N][2]: height and width of each; SPLIT/hashes uint64 [N]: XXH3-64 of each
+ * file
  *
  * Version 1 had no `storage` and only pixels; it is still read. `hash`: XXH3-64, of pixels and labels of both splits,
  * or of labels, offsets, sizes and hashes of both splits, so that it never takes another pass over the pictures. Files

@@ -32,7 +32,9 @@ typedef struct dc_import_options {
  * `destination`, making its folder (atomically; after a failure nothing is left behind that could be taken for it).
  * kind: see dc_import_kinds. Anything unexpected in the source is an error that names the file. An import of pictures
  * that was interrupted (DC_INTERRUPTED, a kill) or that failed after much work leaves <destination>.part-R files, from
- * which the next one goes on. options, log may be NULL. Collective. */
+ * which the next one goes on. Mean and deviation of a data set of JPEG count every training picture alike, whatever its
+ * size, and are taken after shrinking by 2, 4 or 8 as far as 224 pixels stay, which lowers the deviation by some 0.2 %.
+ * options, log may be NULL. Collective. */
 dc_status dc_import(const dc_comm *comm, dc_log *log, const char *kind, const char *source, const char *destination,
                     const dc_import_options *options);
 

@@ -2,6 +2,7 @@
 #include "base/files.h"
 #include "data/dataset.h"
 #include "data/import.h"
+#include "tests/support/pictures.h"
 #include "tests/support/temp_dir.h"
 
 #include <math.h>
@@ -315,6 +316,39 @@ static void test_cifar(void **state)
     }
 }
 
+/* The source packed is as good as the source. */
+static void assert_archive_is_the_same(const fixture *f, const char *kind, uint64_t hash)
+{
+    fixture packed = *f;
+    for (int gzip = 0; gzip < 2; gzip++) {
+        const char *name = gzip ? "source.tar.gz" : "source.tar";
+        picture_put(f->dir.path, name, pack_folder(f->source.s, gzip, 0));
+        packed.source = temp_dir_path(&f->dir, name);
+        dc_dataset *dataset = import(&packed, kind, NULL);
+        assert_true(dataset->hash == hash);
+        assert_string_equal(dataset->name, strcmp(kind, "idx") == 0 ? "source" : kind);
+        dc_dataset_close(dataset);
+    }
+}
+
+static void test_archives(void **state)
+{
+    fixture *f = *state;
+    write_cifar(f, false);
+    dc_dataset *dataset = import(f, "cifar10", NULL);
+    assert_archive_is_the_same(f, "cifar10", dataset->hash);
+    dc_dataset_close(dataset);
+    write_idx(f, true);
+    dataset = import(f, "idx", NULL);
+    assert_archive_is_the_same(f, "idx", dataset->hash);
+    dc_dataset_close(dataset);
+    assert_int_equal(unlink(temp_dir_path(&f->dir, "source/t10k-labels-idx1-ubyte.gz").s), 0);
+    assert_int_equal(unlink(f->destination.s), 0);
+    picture_put(f->dir.path, "source.tar", pack_folder(f->source.s, false, 0));
+    f->source = temp_dir_path(&f->dir, "source.tar");
+    assert_refused(f, "idx", NULL, "source.tar", "neither t10k-labels-idx1-ubyte nor");
+}
+
 static void test_cifar_refusals(void **state)
 {
     fixture *f = *state;
@@ -377,6 +411,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_gzip_refusals, setup, teardown),
         cmocka_unit_test_setup_teardown(test_option_refusals, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cifar, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_archives, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cifar_refusals, setup, teardown),
         cmocka_unit_test_setup_teardown(test_fashion_mnist, setup, teardown),
     };
