@@ -11,6 +11,7 @@
 #: make gpu-report      registers, spills and shared memory of each GPU kernel, by architecture
 #: make unit, make emulated, make mpi, make program, make slurm    one kind of tests
 #: make bench       speed and memory of steps, set-up, checkpoints and ranks, beside PyTorch where PYTHONS="python3 ..." have it
+#: make bench-data  the loader beside torchvision's (Debian: python3-torchvision), a part of make bench
 #: make bench-profile    where those steps spend their time, by operation
 #: make bench-kernels    each kernel beside the machine's ceilings
 #: make study       whether derived sizes follow their targets, with both estimates (twenty minutes)
@@ -153,7 +154,7 @@ else
 say = printf '  %-5s %s\n' $(1) $(2);
 endif
 
-.PHONY: all help deps demo test test-long gpu-report unit emulated mpi program slurm asan fuzz lint format study bench bench-profile bench-kernels \
+.PHONY: all help deps demo test test-long gpu-report unit emulated mpi program slurm asan fuzz lint format study bench bench-data bench-profile bench-kernels \
         faults clean test-programs run-demo run-tests run-sanitized run-fuzzers
 all: $(PROGRAM)
 
@@ -383,6 +384,16 @@ bench: $(BENCHES) $(PROGRAM)
 	else \
 	    echo 'No PyTorch to compare with (PYTHONS="..." names Pythons that have it).'; \
 	fi
+	$(MAKE) bench-data
+
+# Debian's python3-torchvision belongs to its own Python.
+bench-data: $(PROGRAM)
+	for python in $(PYTHONS) /usr/bin/python3; do \
+	    if $$python -c 'import torchvision' 2>/dev/null; then \
+	        exec $$python tests/bench/beside_torchvision.py $(PROGRAM) --pairs $(BENCH_PAIRS); \
+	    fi; \
+	done; \
+	echo 'SKIPPED: no torchvision to compare the loader with (Debian: python3-torchvision).'
 
 bench-profile: $(BENCHES)
 	$(BUILD)/bench/bench_steps --profile

@@ -10,7 +10,7 @@
 #include <string.h>
 
 typedef int32_t four_ints __attribute__((vector_size(16)));
-typedef uint8_t four_bytes __attribute__((vector_size(4)));
+typedef uint8_t bytes __attribute__((vector_size(16)));
 typedef float four __attribute__((vector_size(16)));
 
 /* A constant number of taps lets the compiler keep the sums in registers. */
@@ -61,13 +61,14 @@ DCK_INLINE four blend_pixel(const float *pixel, int taps, const float *weight)
 
 DCK_INLINE void store_four(four x, uint8_t *out)
 {
-    four_bytes bytes = __builtin_convertvector(__builtin_convertvector(x, four_ints), four_bytes);
-    memcpy(out, &bytes, sizeof bytes);
+    const bytes all = (bytes) __builtin_convertvector(x, four_ints);
+    const bytes lowest = __builtin_shufflevector(all, all, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12);
+    memcpy(out, &lowest, 4);
 }
 
 /* Four pixels at a time become four bytes of each plane. */
-static void blend_colour_columns(const float *row, const int *first, int taps, const float *weight, int w, uint8_t *out,
-                                 size_t plane)
+DCK_INLINE void blend_colour_columns(const float *row, const int *first, int taps, const float *weight, int w,
+                                     uint8_t *out, size_t plane)
 {
     int x = 0;
     for (; x + 4 <= w; x += 4) {
@@ -93,7 +94,16 @@ void DCK(resample_columns)(const float *row, int channels, const int *first, int
                            uint8_t *out, size_t plane)
 {
     if (channels == 3) {
-        blend_colour_columns(row, first, taps, weight, w, out, plane);
+        switch (taps) {
+        case 2: /* larger, and */
+            blend_colour_columns(row, first, 2, weight, w, out, plane);
+            break;
+        case 3: /* not much smaller: most crops */
+            blend_colour_columns(row, first, 3, weight, w, out, plane);
+            break;
+        default:
+            blend_colour_columns(row, first, taps, weight, w, out, plane);
+        }
         return;
     }
     for (int x = 0; x < w; x++) {

@@ -118,11 +118,13 @@ static dc_status prepare(evaluation *e, const dc_args *args)
     e->confusion = dc_alloc_zeroed((size_t)e->network.classes * (size_t)e->network.classes * sizeof *e->confusion);
     if (!e->confusion)
         return DC_ERR_MEMORY;
-    const dc_loader_options loader = {.split = e->split,
-                                      .batch = batch * e->world->size,
-                                      .rank = e->world->rank,
-                                      .size = e->world->size,
-                                      .lane = e->backend->layout.lane};
+    const dc_loader_options loader = {
+        .split = e->split,
+        .batch = batch * e->world->size,
+        .rank = e->world->rank,
+        .size = e->world->size,
+        .lane = e->backend->layout.lane,
+        .loading.threads = dc_loading_threads(e->dataset, e->world->cores, e->backend->call->stage_batch != NULL)};
     return dc_loader_create(e->dataset, &loader, &e->loader);
 }
 

@@ -1,4 +1,5 @@
 /* dcanas: finds, for a data set and a device's budget, the best convolutional network that fits, and trains it. */
+#include "app/bench_data_command.h"
 #include "app/count_command.h"
 #include "app/data_command.h"
 #include "app/eval_command.h"
@@ -32,13 +33,14 @@ static void print_help(FILE *out)
                  "Finds, for a data set and a device's budget, the best convolutional network that fits, and trains "
                  "it.\n\n");
     for (size_t i = 0; i < sizeof collectives / sizeof *collectives; i++)
-        fprintf(out, "  %-8s %s\n", collectives[i], dc_run_command_summary(collectives[i]));
-    fprintf(out, "  %-8s %s\n", "eval", "evaluates trained weights on a data set");
-    fprintf(out, "  %-8s %s\n", "plan", "tells a run's memory and work before it is started");
-    fprintf(out, "  %-8s %s\n", "data", "imports data sets and shows what is in them");
-    fprintf(out, "  %-8s %s\n", "status", "tells how far a run is, without touching it");
+        fprintf(out, "  %-10s %s\n", collectives[i], dc_run_command_summary(collectives[i]));
+    fprintf(out, "  %-10s %s\n", "eval", "evaluates trained weights on a data set");
+    fprintf(out, "  %-10s %s\n", "plan", "tells a run's memory and work before it is started");
+    fprintf(out, "  %-10s %s\n", "data", "imports data sets and shows what is in them");
+    fprintf(out, "  %-10s %s\n", "bench-data", "measures how fast a run's batches are made ready");
+    fprintf(out, "  %-10s %s\n", "status", "tells how far a run is, without touching it");
     for (size_t i = 0; i < sizeof locals / sizeof *locals; i++)
-        fprintf(out, "  %-8s %s\n", locals[i].name, locals[i].summary);
+        fprintf(out, "  %-10s %s\n", locals[i].name, locals[i].summary);
     fprintf(out, "\n  dcanas --version prints versions\n");
 }
 
@@ -50,6 +52,7 @@ static dc_status unknown(const char *name)
     dc_text_nearest(name, "eval", &nearest);
     dc_text_nearest(name, "plan", &nearest);
     dc_text_nearest(name, "data", &nearest);
+    dc_text_nearest(name, "bench-data", &nearest);
     dc_text_nearest(name, "status", &nearest);
     for (size_t i = 0; i < sizeof locals / sizeof *locals; i++)
         dc_text_nearest(name, locals[i].name, &nearest);
@@ -78,6 +81,8 @@ static dc_status dispatch(const dc_comm *world, int argc, char *const *argv, FIL
         return dc_eval_command(world, argc - 2, argv + 2, out);
     if (strcmp(name, "plan") == 0)
         return dc_plan_command(world, argc - 2, argv + 2, out);
+    if (strcmp(name, "bench-data") == 0)
+        return dc_bench_data_command(world, argc - 2, argv + 2, out);
     if (strcmp(name, "data") == 0)
         return dc_data_command(world, argc - 2, argv + 2, out);
     for (size_t i = 0; i < sizeof locals / sizeof *locals; i++)

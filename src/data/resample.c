@@ -37,7 +37,7 @@ static dc_status grow(void *memory, size_t *capacity, size_t n, size_t item_byte
 static dc_status make_filter(filter *f, int side, double begin, double length, int out_side)
 {
     double scale = length / out_side, reach = scale > 1 ? scale : 1;
-    f->taps = 2 * (int)ceil(reach) + 1;
+    f->taps = (int)ceil(2 * reach); /* no more centres of pixels lie under the triangle */
     if (f->taps > side)
         f->taps = side;
     size_t n = (size_t)out_side * (size_t)f->taps, first_capacity = f->capacity;
@@ -45,14 +45,12 @@ static dc_status make_filter(filter *f, int side, double begin, double length, i
     DC_TRY(grow(&f->weight, &f->capacity, n, sizeof *f->weight));
     for (int i = 0; i < out_side; i++) {
         double centre = begin + (i + 0.5) * scale, sum = 0;
-        int low = (int)(centre - reach + 0.5), high = (int)(centre + reach + 0.5);
-        low = low < 0 ? 0 : low;
-        high = high > side ? side : high;
-        int first = low > side - f->taps ? side - f->taps : low;
+        int first = (int)floor(centre - reach + 0.5); /* the first whose centre does */
+        first = first < 0 ? 0 : first > side - f->taps ? side - f->taps : first;
         float *weight = f->weight + (size_t)i * (size_t)f->taps;
         for (int k = 0; k < f->taps; k++) {
             double distance = fabs((first + k + 0.5 - centre) / reach);
-            weight[k] = first + k >= low && first + k < high && distance < 1 ? (float)(1 - distance) : 0;
+            weight[k] = distance < 1 ? (float)(1 - distance) : 0;
             sum += (double)weight[k];
         }
         for (int k = 0; k < f->taps; k++)

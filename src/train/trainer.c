@@ -86,7 +86,8 @@ static dc_loader_options evaluation_loader_options(const dc_train_options *o, co
                                .batch = dc_gradients_piece(o->batch, size, o->micro_batch) * size,
                                .rank = rank,
                                .size = size,
-                               .lane = backend->layout.lane};
+                               .lane = backend->layout.lane,
+                               .loading = o->loading};
 }
 
 static dc_status build_loaders(dc_trainer *t)

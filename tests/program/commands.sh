@@ -163,16 +163,29 @@ run 0 data import idx zipped.h5 --classes 4 --name idx --train-images images.gz 
     --test-labels idx/t10k-labels-idx1-ubyte
 check 'data import of gzip files: the same data set' cmp tiny.h5 zipped.h5
 
+# ---- bench-data ----
+
+run 0 bench-data "$ini" --time 0.2s --json
+check 'bench-data: images come' [ "$status" = 0 -a "$(number images "$out")" -gt 0 ]
+check 'bench-data: a rank of one thread' says ranks 1
+run 2 bench-data "$ini" --search --time 0.2s --step 0.02s --set search.random_resized_crop=yes \
+    --set search.crop_padding=0 --set search.hue=0.2 --set data.decode_threads=2
+check 'bench-data: the search, on ranks, with a wait' grep -q 'data wait' "$out"
+run 0 bench-data "$ini" --step soon
+check 'bench-data: a time that is none' [ "$status" = 2 -a "$(wc -l <"$err")" = 1 ]
+run 0 bench-data "$ini" --set target.random_resized_crop=yes --set target.crop_padding=1
+check 'bench-data: two kinds of crops are refused' grep -q 'set crop_padding = 0' "$err"
+
 # ---- help ----
 
-for command in run lug search train eval plan count limits data 'data import' 'data info'; do
+for command in run lug search train eval plan count limits data bench-data 'data import' 'data info'; do
     # shellcheck disable=SC2086
     run 0 $command --help
     check "$command --help" [ "$status" = 0 -a ! -s "$err" ]
     check "$command --help: says how it is used" grep -q "^usage: dcanas $command" "$out"
 done
 run 0 --help
-check '--help: lists all commands' [ "$(grep -cE '^  (run|lug|search|train|eval|plan|count|limits|data) ' "$out")" = 9 ]
+check '--help: lists all commands' [ "$(grep -cE '^  (run|lug|search|train|eval|plan|count|limits|data|bench-data) ' "$out")" = 10 ]
 run 0 --version
 check '--version' grep -q '[0-9]\.[0-9]' "$out"
 run 0 run --keys
