@@ -31,8 +31,9 @@ struct dc_spool {
     uint64_t identity;
     int fd; /* of this rank's part */
     int64_t end;
-    int number; /* of this rank's part */
-    int *parts; /* files by number, -1: not open */
+    int number;     /* of this rank's part */
+    uint64_t bytes; /* of all parts, as last counted */
+    int *parts;     /* files by number, -1: not open */
     int n_parts;
     char path[PATH_ROOM]; /* of this rank's part */
 };
@@ -269,14 +270,21 @@ dc_status dc_spool_scan(dc_spool *spool, dc_record_place **out, size_t *n_out)
     return DC_OK;
 }
 
-uint64_t dc_spool_bytes(const dc_spool *spool)
+static dc_status add_bytes(dc_spool *spool, int number)
 {
-    uint64_t bytes = 0;
+    char path[PATH_ROOM];
     struct stat info;
-    for (int i = 0; i < spool->n_parts; i++)
-        if (spool->parts[i] >= 0 && fstat(spool->parts[i], &info) == 0)
-            bytes += (uint64_t)info.st_size;
-    return bytes;
+    part_path(spool->destination, number, path);
+    if (stat(path, &info) == 0)
+        spool->bytes += (uint64_t)info.st_size;
+    return DC_OK;
+}
+
+uint64_t dc_spool_bytes(dc_spool *spool)
+{
+    spool->bytes = 0;
+    each_part(spool, add_bytes);
+    return spool->bytes;
 }
 
 dc_status dc_spool_read(dc_spool *spool, const dc_record_place *place, void *out)

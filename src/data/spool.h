@@ -48,8 +48,8 @@ void dc_spool_close(dc_spool *spool, bool remove);
 /* Reads what all parts of the same identity hold: *places, the caller's to free. Records of one stamp are alike. */
 dc_status dc_spool_scan(dc_spool *spool, dc_record_place **places, size_t *n);
 
-/* Bytes of all parts. */
-uint64_t dc_spool_bytes(const dc_spool *spool);
+/* Bytes of the parts of all ranks, also of earlier runs. */
+uint64_t dc_spool_bytes(dc_spool *spool);
 
 /* place: where it went, of use after a scan; or NULL. */
 dc_status dc_spool_append(dc_spool *spool, const dc_record *record, const char *name, const void *payload,
