@@ -186,6 +186,7 @@ dc_status dc_pipeline_prepare(dc_pipeline *p, const dc_comm *world, const char *
                               const dc_args *args, bool searches)
 {
     memset(p, 0, sizeof *p);
+    p->stage.fd = -1;
     p->world = world;
     p->command = command;
     p->searches = searches;
@@ -292,6 +293,27 @@ static void suggest_ranks(const dc_pipeline *p)
                     p->world->size, p->world->size == 1 ? "" : "s", p->threads, (int)useful, (int)useful);
 }
 
+/* From here on the data set is its copy on this node, if there is one. Collective. */
+static dc_status stage_data(dc_pipeline *p)
+{
+    const dc_settings *s = &p->settings;
+    DC_TRY(dc_stage_open(p->world, s->data_stage, p->dataset, &p->stage));
+    dc_dataset *copy = NULL;
+    dc_status status = p->stage.staged ? dc_dataset_open(p->stage.path, &copy) : DC_OK;
+    if (copy)
+        status = dc_dataset_set_image_size(copy, s->image_size);
+    DC_TRY(dc_comm_agree(p->world, status));
+    if (copy) {
+        dc_log_info(p->log, "%s is read from %s%s", s->data_file, p->stage.path,
+                    p->stage.found ? ", which was there" : "");
+        dc_dataset_close(p->dataset);
+        p->dataset = copy;
+    } else if (strcmp(s->data_stage, "auto") == 0)
+        dc_log_info(p->log, "%s is read where it lies: on no network file system, or too large for this node's storage",
+                    s->data_file);
+    return DC_OK;
+}
+
 static void introduce(const dc_pipeline *p)
 {
     const dc_dataset *d = p->dataset;
@@ -331,6 +353,7 @@ dc_status dc_pipeline_open(dc_pipeline *p)
     DC_TRY_ALL(world, world->rank == 0 ? open_folder(p) : dc_log_open(world->rank, world->size, false, NULL, &p->log));
     DC_TRY(dc_comm_bcast(world, 0, &p->progress, sizeof p->progress));
     DC_TRY(share_lock(p));
+    DC_TRY(stage_data(p));
     if (p->settings.run.watchdog_s > 0)
         DC_TRY_ALL(world, dc_watchdog_start(world->watchdog, world->mpi, p->settings.run.watchdog_s));
     introduce(p);
@@ -346,4 +369,5 @@ void dc_pipeline_close(dc_pipeline *p)
     dc_deriver_destroy(p->deriver);
     dc_backend_destroy(p->backend);
     dc_dataset_close(p->dataset);
+    dc_stage_close(&p->stage);
 }

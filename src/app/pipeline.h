@@ -6,6 +6,7 @@
 #include "base/files.h"
 #include "base/lock.h"
 #include "comm/comm.h"
+#include "data/stage.h"
 #include "lug/candidates.h"
 #include "lug/lug.h"
 
@@ -26,6 +27,7 @@ typedef struct dc_pipeline {
     uint64_t config_hash; /* of all that decides results */
     uint64_t identity;    /* config_hash and data set: what checkpoints carry */
     dc_dataset *dataset;
+    dc_stage stage;
     dc_backend *backend;
     int threads;
     dc_cost_table tables[DC_METRICS];

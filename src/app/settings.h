@@ -39,6 +39,7 @@ typedef struct dc_settings {
     dc_settings_run run;
     char data_file[1024];
     int image_size; /* 0: the data set's own or default */
+    char data_stage[1024];
     int decode_threads, prefetch;
     int usual_decode_threads;   /* what decode_threads = 0 means here: no key, who knows the device says it */
     int network;                /* dc_network_kind */

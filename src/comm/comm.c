@@ -187,6 +187,17 @@ dc_status dc_comm_split(const dc_comm *comm, int color, dc_comm *group)
     return group->mpi == MPI_COMM_NULL ? DC_OK : describe(group);
 }
 
+dc_status dc_comm_split_node(const dc_comm *comm, dc_comm *group)
+{
+    if (comm->size == 1) {
+        *group = dc_comm_self();
+        return DC_OK;
+    }
+    *group = (dc_comm){.mpi = MPI_COMM_NULL, .last = MPI_COMM_NULL, .watchdog = comm->watchdog};
+    DC_MPI(MPI_Comm_split_type(comm->mpi, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &group->mpi));
+    return describe(group);
+}
+
 dc_status dc_comm_duplicate(const dc_comm *comm, dc_comm *copy)
 {
     *copy = *comm;

@@ -78,6 +78,9 @@ _Noreturn void dc_comm_leave(const dc_comm *comm, dc_status status);
  * gets an empty group (size 0). Cleared by dc_comm_clear. Collective. */
 dc_status dc_comm_split(const dc_comm *comm, int color, dc_comm *group);
 
+/* The ranks of this node, likewise. Collective. */
+dc_status dc_comm_split_node(const dc_comm *comm, dc_comm *group);
+
 /* The same ranks in a communicator of their own, so that another thread's or phase's messages cannot meet ours.
  * Collective; cleared by dc_comm_clear. */
 dc_status dc_comm_duplicate(const dc_comm *comm, dc_comm *copy);

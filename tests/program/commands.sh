@@ -176,6 +176,16 @@ check 'bench-data: a time that is none' [ "$status" = 2 -a "$(wc -l <"$err")" = 
 run 0 bench-data "$ini" --set target.random_resized_crop=yes --set target.crop_padding=1
 check 'bench-data: two kinds of crops are refused' grep -q 'set crop_padding = 0' "$err"
 
+# ---- a copy of the data on the node's own storage ----
+
+mkdir stage
+run 2 train "$ini" --genotype DARTS_V2 --set target.epochs=1 --set run.output=staged --set data.stage=stage
+check 'train: reads a copy of the data ...' grep -q 'tiny.h5 is read from stage/dcanas-' staged/tiny/log.txt
+check '... that is gone at the end' [ "$status" = 0 -a -z "$(ls stage)" ]
+check '... and tells how long steps waited for data' grep -q '"data_wait":' staged/tiny/events.jsonl
+run 2 train "$ini" --genotype DARTS_V2 --set run.output=unstaged --set data.stage=nowhere
+check 'train: a folder to copy to that is not there' [ "$status" = 2 -a "$(grep -c 'stage = nowhere: ' "$err")" = 1 ]
+
 # ---- help ----
 
 for command in run lug search train eval plan count limits data bench-data 'data import' 'data info'; do
