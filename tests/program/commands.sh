@@ -75,6 +75,15 @@ else
     run 0 plan "$ini" --gpu h100
     check 'plan --gpu h100, built without CUDA: status 2, one line' [ $status = 2 -a "$(own_lines | grep -c 'built without CUDA')" = 1 ]
 fi
+run 0 plan "$ini" --measure --gpu h100
+check 'plan --measure of a GPU that is not here: status 2' [ "$status" = 2 ]
+run 0 plan "$ini" --ranks 4
+check 'plan: what to ask of sbatch' [ "$(grep -cE '^    --(ntasks=4|mem=[0-9]+G |time=\.\.\. |signal=B:USR1@120 --requeue)' "$out")" = 4 ]
+check 'plan: no time without --measure' [ "$(grep -c '"seconds"' one.json)" = 0 ]
+run 0 plan "$ini" --json --measure
+check 'plan --measure: a time for each phase, and of all' [ "$status" = 0 -a "$(grep -c '"seconds"' "$out")" = 5 ]
+check '... of a right order: minutes for what takes seconds would be wrong' awk -F: \
+    '/"seconds"/ { s = $2 + 0; if (s <= 0 || s > 60) exit 1 }' "$out"
 run 2 plan "$ini"
 check 'plan under mpirun: prints once' [ "$(grep -c '^ *training' "$out")" = 1 ]
 
