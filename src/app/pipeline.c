@@ -355,7 +355,7 @@ dc_status dc_pipeline_open(dc_pipeline *p)
     DC_TRY(share_lock(p));
     DC_TRY(stage_data(p));
     if (p->settings.run.watchdog_s > 0)
-        DC_TRY_ALL(world, dc_watchdog_start(world->watchdog, world->mpi, p->settings.run.watchdog_s));
+        DC_TRY(dc_comm_alone(world, dc_watchdog_start(world->watchdog, world->mpi, p->settings.run.watchdog_s)));
     introduce(p);
     return DC_OK;
 }

@@ -275,7 +275,7 @@ dc_status dc_comm_any(const dc_comm *comm, bool mine, bool *any)
 dc_status dc_comm_barrier(const dc_comm *comm)
 {
     bool done;
-    return comm->size == 1 ? DC_OK : barrier_within(comm, -1, &done);
+    return comm->size == 1 ? DC_OK : dc_comm_alone(comm, barrier_within(comm, -1, &done));
 }
 
 dc_status dc_comm_bcast(const dc_comm *comm, int root, void *bytes, size_t size_bytes)

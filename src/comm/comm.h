@@ -4,7 +4,8 @@
  * How ranks fail: before a collective phase they agree on their status (dc_comm_agree) and so fail together, with one
  * message. A rank that fails alone, while the others are busy or wait for it, ends the job: dc_comm_end in main gives
  * the others a few seconds to join in and then aborts, dc_comm_abort does so at once. MPI's own errors come back as
- * DC_ERR_COMM with MPI's text. On a communicator of one rank nothing costs anything. */
+ * DC_ERR_COMM with MPI's text, but those of collectives end the job. On a communicator of one rank nothing costs
+ * anything. */
 #ifndef DC_COMM_COMM_H
 #define DC_COMM_COMM_H
 
@@ -34,14 +35,15 @@ typedef struct dc_comm {
             return dc_comm_mpi_error(dc_mpi_code_, #call);                                                             \
     } while (0)
 
-/* The same of a call that waits for other ranks of comm: the watchdog learns that it does. */
+/* The same of a call in which ranks of comm wait for each other: the watchdog learns that this one does. Where it fails
+ * on one of several ranks the job ends (dc_comm_alone), for the others' next calls would not be this one's. */
 #define DC_MPI_WAIT(comm, call)                                                                                        \
     do {                                                                                                               \
         const char *dc_mpi_before_ = dc_watchdog_waits((comm)->watchdog, #call);                                       \
         int dc_mpi_code_ = (call);                                                                                     \
         dc_watchdog_waits((comm)->watchdog, dc_mpi_before_);                                                           \
         if (dc_mpi_code_ != MPI_SUCCESS)                                                                               \
-            return dc_comm_mpi_error(dc_mpi_code_, #call);                                                             \
+            return dc_comm_alone(comm, dc_comm_mpi_error(dc_mpi_code_, #call));                                        \
     } while (0)
 
 /* The error of an MPI return code; call: the C text of the call, of which the function's name is shown. */
