@@ -8,9 +8,11 @@
 #: make faults      every call that can fail fails once, and some hundred kills (an hour)
 #: make fuzz        the fuzzers, FUZZ_SECONDS (60) each
 #: make lint        layering, format, static analysis, shell scripts
-#: make gpu-report      registers, spills and shared memory of each GPU kernel, by architecture
+#: make test-gpu    the tests that are about GPUs, on this machine's real ones (REQUIRE_GPU=1: having none is an error)
+#: make gpu-report  registers, spills and shared memory of each GPU kernel, by architecture
 #: make unit, make emulated, make mpi, make program, make slurm    one kind of tests
-#: make bench       speed and memory of steps, set-up, checkpoints and ranks, beside PyTorch where PYTHONS="python3 ..." have it
+#: make bench       speed and memory of steps, set-up, checkpoints and ranks, beside PyTorch where PYTHONS="python3 ..." have
+#:                  it; the kernels of a GPU beside the bandwidth of its memory
 #: make bench-data  the loader beside torchvision's (Debian: python3-torchvision), a part of make bench
 #: make bench-profile    where those steps spend their time, by operation
 #: make bench-kernels    each kernel beside the machine's ceilings
@@ -136,7 +138,8 @@ TEST_SOURCES := $(wildcard tests/*/*.c)
 UNIT_TESTS   := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(filter tests/unit/test_%,$(TEST_SOURCES)))
 MPI_TESTS    := $(patsubst tests/mpi/%.c,$(BUILD)/mpi-tests/%,$(filter-out $(if $(CUDA_LACKS),tests/mpi/test_nccl.c),\
                     $(filter tests/mpi/test_%,$(TEST_SOURCES))))
-BENCHES      := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(filter tests/bench/bench_%,$(TEST_SOURCES)))
+BENCHES      := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(filter-out $(if $(CUDA_LACKS),tests/bench/bench_gpu_kernels.c),\
+                    $(filter tests/bench/bench_%,$(TEST_SOURCES))))
 # tests/cuda/ is about the GPU's code; the others named here are about every device that there is, and the emulator's own.
 # Not emulated: cuDNN itself plans, without a GPU.
 PLAN_TESTS     := $(if $(GPU),$(BUILD)/gpu-tests/test_cudnn_plans)
@@ -154,7 +157,7 @@ else
 say = printf '  %-5s %s\n' $(1) $(2);
 endif
 
-.PHONY: all help deps demo test test-long gpu-report unit emulated mpi program slurm asan fuzz lint format study bench bench-data bench-profile bench-kernels \
+.PHONY: all help deps demo test test-long test-gpu gpu-report unit emulated mpi program slurm asan fuzz lint format study bench bench-data bench-profile bench-kernels \
         faults clean test-programs run-demo run-tests run-sanitized run-fuzzers
 all: $(PROGRAM)
 
@@ -230,6 +233,7 @@ $(eval $(call test_rule,tests,unit,$(TEST_SUPPORT) $(LIBRARY) $(GPU),-lcmocka))
 $(eval $(call test_rule,mpi-tests,mpi,$(TEST_SUPPORT) $(LIBRARY) $(GPU)))
 $(eval $(call test_rule,bench,bench,$(BUILD)/libbench.a $(LIBRARY) $(GPU)))
 $(eval $(call test_rule,gpu-tests,cuda,$(TEST_SUPPORT) $(LIBRARY) $(GPU),-lcmocka))
+$(eval $(call test_rule,emulated/bench,bench,$(BUILD)/libbench.a $(LIBRARY) $(EMULATED)))
 $(eval $(call test_rule,emulated/unit,unit,$(TEST_SUPPORT) $(LIBRARY) $(EMULATED),-lcmocka))
 $(eval $(call test_rule,emulated/tests,cuda,$(TEST_SUPPORT) $(LIBRARY) $(EMULATED),-lcmocka))
 $(eval $(call test_rule,emulated/mpi-tests,mpi,$(TEST_SUPPORT) $(LIBRARY) $(EMULATED)))
@@ -305,6 +309,12 @@ run-tests:
 emulated: $(EMULATED_TESTS) $(PLAN_TESTS)
 	DCANAS_TEST_DEVICE=cuda $(PROVE) $(EMULATED_TESTS) $(PLAN_TESTS)
 
+# The same as on the emulated device, where there is a real one.
+REAL_GPU_TESTS := $(if $(GPU),$(addprefix $(BUILD)/tests/,test_conformance test_golden) \
+                      $(patsubst tests/cuda/%.c,$(BUILD)/gpu-tests/%,$(filter tests/cuda/test_%,$(TEST_SOURCES))))
+test-gpu: $(PROGRAM) $(REAL_GPU_TESTS) $(if $(GPU),$(BUILD)/mpi-tests/test_nccl)
+	tests/test_gpu.sh $(REAL_GPU_TESTS)
+
 gpu-report: $(GPU)
 	$(if $(GPU),tests/gpu_report.sh $(GPU_KERNELS:kernels/%.cu=$(BUILD)/kernels/%.cuda.ptxas),echo "no GPU code: $(CUDA_LACKS)")
 
@@ -372,6 +382,8 @@ export MPIRUN
 bench: $(BENCHES) $(PROGRAM)
 	$(BUILD)/bench/bench_steps
 	$(BUILD)/bench/bench_setup
+	$(if $(GPU),for type in float bf16; do $(BUILD)/bench/bench_gpu_kernels $$type || exit 1; done,\
+	    echo "************ GPU kernels are not timed: $(CUDA_LACKS) ************")
 	$(BUILD)/bench/bench_checkpoint $(BUILD)
 	$(PYTHON) tests/bench/bench_ranks.py $(BUILD)
 	pythons=; \

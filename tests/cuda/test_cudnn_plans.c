@@ -1,5 +1,5 @@
-/* The real cuDNN plans every dense convolution of DARTS' networks, in each direction and precision, for GPUs that are
- * only described to it: no GPU is needed. Linked with cuDNN itself, never with its emulation. */
+/* The real cuDNN plans every dense convolution of DARTS' and NAS-Bench-201's networks, in each direction and precision,
+ * for GPUs that are only described to it: no GPU is needed. Linked with cuDNN itself, never with its emulation. */
 #include "backend/cuda/conv_graph.h"
 #include "backend/cuda/conv_plans.h"
 #include "backend/cuda/described.h"
@@ -17,7 +17,7 @@
 
 #include <cmocka.h>
 
-enum { LANES = 16, MAX_SHAPES = 1000, FIRST_JSON = 9 * 10000 + 8 * 100 };
+enum { LANES = 16, MAX_SHAPES = 1000, WORKLOADS = 6, FIRST_JSON = 9 * 10000 + 8 * 100 };
 
 /* ---- devices ---- */
 
@@ -102,9 +102,9 @@ static void add_target(workload *work, dc_network_kind kind, int batch)
     }
 }
 
-static void add_supernet(workload *work, bool switches, bool derived, int batch)
+static void add_supernet(workload *work, dc_network_kind kind, bool switches, bool derived, int batch)
 {
-    dc_supernet_options options = dc_supernet_defaults(DC_NETWORK_CIFAR);
+    dc_supernet_options options = dc_supernet_defaults(kind);
     options.sharing = options.bottleneck = options.derived_cells = switches;
     const dc_genotype genotype = genotype_of("DARTS_V2");
     dc_graph *g;
@@ -112,17 +112,60 @@ static void add_supernet(workload *work, bool switches, bool derived, int batch)
     add_graph(work, g, batch);
 }
 
-static void collect(workload work[4])
+/* A convolution that keeps the side, or with stride 2 halves it. */
+static void add_conv(workload *work, int in_c, int out_c, int side, int kernel, int stride)
+{
+    const int out = side / stride, blocks = 256 / LANES;
+    assert_true(work->n < MAX_SHAPES);
+    work->shapes[work->n] = (dc_conv_shape){.in_c = in_c,
+                                            .out_c = out_c,
+                                            .in_h = side,
+                                            .in_w = side,
+                                            .out_h = out,
+                                            .out_w = out,
+                                            .kernel = kernel,
+                                            .stride = stride,
+                                            .pad_begin = kernel / 2,
+                                            .pad_end = kernel / 2,
+                                            .dilation = 1,
+                                            .blocks = blocks,
+                                            .x_stride = (size_t)in_c * side * side * LANES,
+                                            .y_stride = (size_t)out_c * out * out * LANES};
+    work->wants_data[work->n++] = in_c != 3;
+}
+
+/* NAS-Bench-201: a stem, cells of 1x1 and 3x3 convolutions at three sizes, residual blocks between them; of images of
+ * 32x32 (CIFAR) and 16x16 (ImageNet-16-120). */
+static void add_benchmark(workload *work, int side)
+{
+    add_conv(work, 3, 16, side, 3, 1);
+    for (int channels = 16; channels <= 64; channels *= 2, side /= 2) {
+        add_conv(work, channels, channels, side, 1, 1);
+        add_conv(work, channels, channels, side, 3, 1);
+        if (channels == 64)
+            break;
+        add_conv(work, channels, 2 * channels, side, 3, 2);
+        add_conv(work, channels, 2 * channels, side / 2, 1, 1); /* after its average pool */
+    }
+}
+
+static void collect(workload work[WORKLOADS])
 {
     work[0] = (workload){.name = "supernet"};
-    add_supernet(&work[0], false, false, 64);
+    add_supernet(&work[0], DC_NETWORK_CIFAR, false, false, 64);
     work[1] = (workload){.name = "supernet, all switches"};
-    add_supernet(&work[1], true, false, 64);
-    add_supernet(&work[1], true, true, 256);
+    add_supernet(&work[1], DC_NETWORK_CIFAR, true, false, 64);
+    add_supernet(&work[1], DC_NETWORK_CIFAR, true, true, 256);
     work[2] = (workload){.name = "CIFAR target, C=36"};
     add_target(&work[2], DC_NETWORK_CIFAR, 96);
     work[3] = (workload){.name = "ImageNet target, C=48"};
     add_target(&work[3], DC_NETWORK_IMAGENET, 128);
+    work[4] = (workload){.name = "ImageNet supernet"};
+    add_supernet(&work[4], DC_NETWORK_IMAGENET, true, false, 128);
+    add_supernet(&work[4], DC_NETWORK_IMAGENET, true, true, 128);
+    work[5] = (workload){.name = "NAS-Bench-201"};
+    add_benchmark(&work[5], 32);
+    add_benchmark(&work[5], 16);
 }
 
 /* ---- tests ---- */
@@ -138,15 +181,15 @@ static void test_all_is_planned(void **state)
 {
     (void)state;
     static const char *const precisions[] = {"float", "TF32", "bf16"};
-    workload *work = calloc(4, sizeof *work);
+    workload *work = calloc(WORKLOADS, sizeof *work);
     assert_non_null(work);
     collect(work);
     printf("# %-16s%-7s%-24s%8s%16s\n", "device", "", "network", "plans", "workspace MiB");
     for (size_t d = 0; d < DC_DESCRIBED_GPUS; d++)
         for (int p = DC_PRECISION_F32; p <= DC_PRECISION_BF16; p++)
-            for (int i = 0; i < 4; i++) {
+            for (int i = 0; i < WORKLOADS; i++) {
                 dc_conv_plans *plans = plans_for(&dc_described_gpus[d], (size_t)1 << 30);
-                assert_true(work[i].n > 20);
+                assert_true(work[i].n >= 20);
                 for (int k = 0; k < work[i].n; k++) {
                     dc_conv_shape shape = work[i].shapes[k];
                     shape.precision = (dc_precision)p;

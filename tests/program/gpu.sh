@@ -189,6 +189,7 @@ fi
 # ---- several ranks on one GPU ----
 
 gpus=1
+export CUDA_VISIBLE_DEVICES=0 # for real ones
 on cuda 2 shared run "${few[@]}"
 finished
 check 'two ranks on one GPU: no training together' [ $status = 2 ]
