@@ -25,7 +25,7 @@ note "EMULATOR_SEED=$seed"
 [ $status = 0 ] || bail_out "dcanas data import: $(cat "$err")"
 few=("$ini")
 for key in data.file=few.h5 lug.points=1 search.runs=1 search.epochs=2 search.batch=16 search.learning_rate=0.02 \
-    select.candidates=0 target.epochs=2 target.learning_rate=0.02; do
+    select.candidates=0 target.epochs=2 target.learning_rate=0.02 target.micro_batch=16 target.ema_decay=0.5; do
     few+=(--set "$key")
 done
 
