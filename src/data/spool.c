@@ -241,11 +241,13 @@ static dc_status open_for_reading(dc_spool *spool, int number)
 
 dc_status dc_spool_scan(dc_spool *spool, dc_record_place **out, size_t *n_out)
 {
-    size_t n = 0, capacity = 0;
-    dc_record_place *places = NULL;
+    size_t n = 0, capacity = 1024;
     *out = NULL;
     *n_out = 0;
     DC_TRY(each_part(spool, open_for_reading));
+    dc_record_place *places = dc_alloc(capacity * sizeof *places);
+    if (!places)
+        return DC_ERR_MEMORY;
     for (int i = 0; i < spool->n_parts; i++) {
         struct stat info;
         int64_t at = sizeof(part_head);
@@ -254,7 +256,7 @@ dc_status dc_spool_scan(dc_spool *spool, dc_record_place **out, size_t *n_out)
             continue;
         while (next_record(spool->parts[i], info.st_size, &at, &place)) {
             if (n == capacity) {
-                capacity = capacity ? 2 * capacity : 1024;
+                capacity *= 2;
                 dc_record_place *larger = dc_realloc(places, capacity * sizeof *places);
                 if (!larger) {
                     free(places);

@@ -45,7 +45,8 @@ dc_status dc_spool_open(const char *destination, int rank, uint64_t identity, dc
 /* Closes; remove: deletes the parts of all ranks, also of earlier runs. NULL is legal. */
 void dc_spool_close(dc_spool *spool, bool remove);
 
-/* Reads what all parts of the same identity hold: *places, the caller's to free. Records of one stamp are alike. */
+/* Reads what all parts of the same identity hold: *places, the caller's to free, never NULL. Records of one stamp are
+ * alike. */
 dc_status dc_spool_scan(dc_spool *spool, dc_record_place **places, size_t *n);
 
 /* Bytes of the parts of all ranks, also of earlier runs. */

@@ -101,7 +101,7 @@ static void test_small_pictures_become_pixels_from_any_source(void **state)
     fixture *f = *state;
     put_split(f, "train/", 4, 20, 16);
     put_split(f, "test/", 2, 20, 16);
-    picture_put(f->source.s, "README.txt", (file_bytes){0});
+    picture_put(f->source.s, "README.txt", (file_bytes){malloc(1), 0});
     dc_dataset *dataset = import(f, "folders", f->source.s, NULL);
     assert_animals(dataset, 12, 6);
     assert_string_equal(dataset->name, "animals");
