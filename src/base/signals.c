@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
+#include <unistd.h>
 
 /* The one thing that a handler can reach. */
 static volatile sig_atomic_t received;
@@ -13,6 +14,17 @@ static const int ignored[] = {SIGPIPE, SIGXFSZ};
 static void note(int number)
 {
     received = number;
+}
+
+/* What a mapped file's pages raise when they cannot be read (any more): a disk that fails, a file that was cut. There
+ * is nothing to go on with, and little that a handler may do. */
+static void end_unreadable(int number)
+{
+    static const char line[] =
+        "dcanas: the data set can no longer be read (its file was changed, or its disk failed)\n";
+    (void)number;
+    (void)!write(STDERR_FILENO, line, sizeof line - 1);
+    _exit(dc_status_exit_code(DC_ERR_IO));
 }
 
 static dc_status handle(const int *numbers, size_t n, void (*handler)(int))
@@ -28,7 +40,9 @@ static dc_status handle(const int *numbers, size_t n, void (*handler)(int))
 
 dc_status dc_signals_install(void)
 {
+    static const int unreadable[] = {SIGBUS};
     DC_TRY(handle(stopping, sizeof stopping / sizeof stopping[0], note));
+    DC_TRY(handle(unreadable, 1, end_unreadable));
     return handle(ignored, sizeof ignored / sizeof ignored[0], SIG_IGN);
 }
 

@@ -5,7 +5,8 @@
 
 #include "base/status.h"
 
-/* Installs the handlers, and ignores SIGPIPE and SIGXFSZ so that a write reports its error instead. */
+/* Installs the handlers; SIGBUS, of a mapped file that cannot be read, ends the process with one line; ignores SIGPIPE
+ * and SIGXFSZ so that a write reports its error instead. */
 dc_status dc_signals_install(void);
 
 /* The last signal that asked to stop, or 0. */

@@ -160,6 +160,20 @@ kill -9 $launched 2>/dev/null
 { wait "$keeper"; } 2>/dev/null
 out=$work/tmp/stdout err=$work/tmp/stderr
 
+# The data set becomes unreadable in mid-run.
+cp tiny.h5 fading.h5
+fading=(--set data.file=fading.h5 --set run.output=fading --set target.epochs=300)
+start 2 run "$ini" "${fading[@]}"
+check 'a run is under way' reached '"event":"epoch"' fading/tiny/events.jsonl 1 30
+truncate -s 4096 fading.h5
+finished
+check 'a data set that is cut in mid-run: the job ends, not well' grep -qvwE '0|75|124|137' <<<"$status"
+check '... and says why' grep -q '^dcanas: .*\(data set can no longer be read\|fading.h5\)' "$err"
+cp tiny.h5 fading.h5
+start 2 run "$ini" "${fading[@]}"
+check 'once it is there again the run goes on' reached '"event":"epoch"' fading/tiny/events.jsonl 3 30
+kill_job
+
 # A disk that is full after some 100 KiB: files are limited to that size.
 full() {
     (
