@@ -55,4 +55,11 @@ for n_ranks in 1 2 3; do
     check "run, $n_ranks ranks: the same lug.h5" equal_bits lug-1-1/tiny/lug.h5 run-$n_ranks-1/tiny/lug.h5
     check "run, $n_ranks ranks: the same choice as with 1" same_up_to_training run-1-1/tiny run-$n_ranks-1/tiny
 done
+
+crops=(--set target.random_resized_crop=yes --set target.crop_padding=0 --set target.brightness=0.4 --set target.contrast=0.4)
+for threads in 1 3; do
+    run 2 train "$ini" --genotype DARTS_V2 "${crops[@]}" --set run.output=decode-$threads --set data.decode_threads=$threads \
+        --set data.prefetch=$threads
+done
+check 'train, images made by 1 and 3 threads: the same result and weights' same_training decode-1/tiny decode-3/tiny
 finish
