@@ -28,7 +28,8 @@ remove() {
 
 # sums: of everything that a run may not overwrite when it is refused.
 sums() {
-    find now -type f ! -name log.txt ! -name events.jsonl ! -name 'lock*' ! -name starts.json ! -name "${spared:-}" -exec md5sum {} + |
+    find now -type f ! -name log.txt ! -name events.jsonl ! -name '*lock' ! -name '*lock.beat' \
+        ! -name starts.json ! -name "${spared:-}" -exec md5sum {} + |
         sort -k 2
 }
 
@@ -62,6 +63,7 @@ refused() {
         check "$what: it says $pattern" grep -q -- "$pattern" "$err"
     done
     check "$what: nothing is overwritten" [ "$before" = "$(sums)" ]
+    diff <(echo "$before") <(sums) | sed 's/^/# /'
 }
 options=()
 

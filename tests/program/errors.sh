@@ -73,7 +73,7 @@ cp idx/train-* part
 ./make_data two 8 8
 fails 0 1 'nowhere' data import idx nowhere bad.h5
 fails 0 1 't10k-images' data import idx part bad.h5
-fails 0 2 'nonsense.*idx, cifar10' data import nonsense idx bad.h5
+fails 0 2 'nonsense.*folders, .*cifar10' data import nonsense idx bad.h5
 fails 0 2 'labels\|label' data import idx idx bad.h5 --classes 2
 fails_import 'short.idx' --train-images short.idx
 fails_import 'header.idx' --train-images header.idx
@@ -203,7 +203,7 @@ for n_ranks in 0 2; do
     fails $n_ranks 2 'classes' count DARTS_V2 --classes many
     fails $n_ranks 2 'input' count DARTS_V2 --input 3x32
     fails $n_ranks 2 'nasnet' limits --space nasnet
-    fails $n_ranks 2 '\[budget\] params = 1700: the network of this genotype has 2252' train "$ini" \
+    fails $n_ranks 2 '\[budget\] params = 1700: .*genotype.* has 2252 params' train "$ini" \
         --set budget.params=1700 --genotype DARTS_V2
     fails $n_ranks 2 'genotype' train "$ini" --genotype "Genotype(normal=[('sep_conv_3x3', 7)])"
     fails $n_ranks 2 'give --genotype' train "$ini"
