@@ -8,8 +8,9 @@
 #include "plane.h"
 
 enum {
-    DCK_PANEL_ROWS = 72,   /* a multiple of every tile height */
-    DCK_PANEL_PIXELS = 36, /* 72 * 37 * 64 bytes = 170 kB: two panels stay in a level-2 cache of 512 kB */
+    DCK_PANEL_ROWS = 72,              /* a multiple of every tile height */
+    DCK_PANEL_PIXELS = 36,            /* 72 * 37 * 64 bytes = 170 kB: two panels stay in a level-2 cache of 512 kB */
+    DCK_DY_ROWS = 2 * DCK_PANEL_ROWS, /* of a panel of dy, where backward takes both gradients at once */
     DCK_MAX_UNITS = 32,
     DCK_PANEL_BYTES = DCK_PANEL_ROWS * (DCK_PANEL_PIXELS + 1) * DCK_PIXEL_BYTES,
 };
@@ -40,6 +41,23 @@ typedef struct dck_source {
 void DCK(gather)(const dck_gather *g, dck_source from, int first_row, int rows, int first_pixel, int pixels,
                  float *panel, int ld);
 
+/* What the next panels are made of: where their rows begin in memory. A product calls it into the level-2 cache while
+ * it computes, so that gathering does not wait for memory: rows lie a plane apart, which no hardware foresees. */
+typedef struct dck_ahead {
+    int n; /* rows */
+    const float *row[2 * DCK_DY_ROWS + DCK_PANEL_ROWS];
+} dck_ahead;
+
+/* Fewer channels the hardware foresees by itself, and their tensors are small. */
+DCK_INLINE bool dck_worth_calling(int in, int out)
+{
+    return in + out >= 48;
+}
+
+/* Adds the rows that this gather would read, where it reads runs of pixels as they lie. */
+void DCK(gather_ahead)(const dck_gather *g, dck_source from, int first_row, int rows, int first_pixel,
+                       dck_ahead *ahead);
+
 /* Where a product goes: to[i][p] (+)= it where mask[i][p] > 0. */
 typedef struct dck_output {
     float *to;
@@ -53,12 +71,14 @@ typedef struct dck_output {
     int lanes;     /* in sums */
 } dck_output;
 
-/* to = sum_r a[i][r] * panel[r][p]; ld_a: floats, ld: pixels from row to row. */
-void DCK(product)(const float *a, size_t ld_a, const float *panel, int ld, int rows, int m, int pixels, dck_output out);
+/* to = sum_r a[i][r] * panel[r][p]; ld_a: floats, ld: pixels from row to row. ahead: as many pixels of each of its rows
+ * are called on the way; NULL: nothing is. */
+void DCK(product)(const float *a, size_t ld_a, const float *panel, int ld, int rows, int m, int pixels, dck_output out,
+                  const dck_ahead *ahead);
 
 /* out[i][r] += sum over pixels and images of left[i][p] * right[r][p]. */
 void DCK(outer_product)(const float *left, int m, const float *right, int rows, int ld, int pixels, float *out,
-                        size_t ld_out);
+                        size_t ld_out, const dck_ahead *ahead);
 
 /* dw[i] = sum of partial[unit * stride + i] in the order of the units. Called by all threads of a parallel region. */
 void DCK(sum_partials)(const float *partial, int units, size_t stride, size_t count, float *dw);

@@ -67,13 +67,40 @@ void DCK(leave_moments)(const dck_moments *moments, dck_view y, int n, const dck
     }
 }
 
+static dck_source source_of(const pass *s, int block, int group)
+{
+    const int channel = group * (s->from.c / s->groups);
+    return s->grad.factors ? dck_gradient_source(&s->grad, s->n, block, channel)
+                           : dck_source_of(s->from, block, channel);
+}
+
+/* What is gathered after range i of a chunk. */
+static void look_ahead(const pass *s, int block, int group, dck_cut_up ranges, int i, int first_pixel, int pixels,
+                       dck_ahead *ahead)
+{
+    ahead->n = 0;
+    if (!dck_worth_calling(s->rows, s->m))
+        return;
+    if (++i == ranges.count) {
+        i = 0;
+        first_pixel += pixels;
+        if (first_pixel == s->grid_h * s->gather.grid_w) {
+            first_pixel = 0;
+            block++;
+        }
+    }
+    if (block < dck_blocks_of(s->n))
+        DCK(gather_ahead)
+        (&s->gather, source_of(s, block, group), i * ranges.size, dck_cut_length(ranges, i, s->rows), first_pixel,
+         ahead);
+}
+
 /* Outputs first..first + m of a group, one chunk of pixels, one block. */
 static void pass_chunk(const pass *s, int block, int group, int first, int m, int first_pixel, int pixels, float *panel,
                        float *result)
 {
-    const int in = group * (s->from.c / s->groups), channel = group * s->m + first;
-    const dck_source from =
-        s->grad.factors ? dck_gradient_source(&s->grad, s->n, block, in) : dck_source_of(s->from, block, in);
+    const int channel = group * s->m + first;
+    const dck_source from = source_of(s, block, group);
     const size_t plane = dck_plane_floats(s->to), at = (size_t)first_pixel * DCK_LANES;
     const float *a = s->a + (size_t)channel * s->rows;
     const int ld = dck_leading(pixels);
@@ -85,10 +112,12 @@ static void pass_chunk(const pass *s, int block, int group, int first, int m, in
     }
     dck_vec sums[DCK_PANEL_ROWS][2];
     float pivot[DCK_PANEL_ROWS];
+    dck_ahead ahead;
     for (int i = 0, n = ranges.count; i < n; i++) {
         int row = i * ranges.size, rows = dck_cut_length(ranges, i, s->rows);
         out.add = s->add || i > 0;
         DCK(gather)(&s->gather, from, row, rows, first_pixel, pixels, panel, ld);
+        look_ahead(s, block, group, ranges, i, first_pixel, pixels, &ahead);
         if (s->step == 1) {
             dck_output here = out;
             here.to += at;
@@ -99,9 +128,10 @@ static void pass_chunk(const pass *s, int block, int group, int first, int m, in
                 here.pivot = pivot;
                 here.lanes = dck_lanes_of(block, s->n);
             }
-            DCK(product)(a + row, s->rows, panel, ld, rows, m, pixels, here);
+            DCK(product)(a + row, s->rows, panel, ld, rows, m, pixels, here, &ahead);
         } else {
-            DCK(product)(a + row, s->rows, panel, ld, rows, m, pixels, (dck_output){.to = result, .ld = ld});
+            DCK(product)
+            (a + row, s->rows, panel, ld, rows, m, pixels, (dck_output){.to = result, .ld = ld}, &ahead);
             scatter(s, result, ld, m, first_pixel, pixels, out);
         }
     }
@@ -285,7 +315,7 @@ static void weight_unit(const weight_pass *s, int unit, int group, int range, fl
         for (int j = 0; j < s->row_ranges.count; j++) {
             int row = j * s->row_ranges.size, rows = dck_cut_length(s->row_ranges, j, s->rows);
             DCK(gather)(&s->x_gather, x, row, rows, first_pixel, pixels, x_panel, ld);
-            DCK(outer_product)(dy_panel, m, x_panel, rows, ld, pixels, sum + row, s->rows);
+            DCK(outer_product)(dy_panel, m, x_panel, rows, ld, pixels, sum + row, s->rows, NULL);
         }
     }
 }

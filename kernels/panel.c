@@ -109,11 +109,26 @@ static void gather_row(const dck_gather *g, const run *plane, dck_tap tap, int f
     }
 }
 
+/* Rows of its panels are runs of pixels as they lie. */
+static bool is_plain(const dck_gather *g)
+{
+    return g->step == 1 && g->n_taps == 1 && g->tap->y == 0 && g->tap->x == 0 && g->grid_w == g->w;
+}
+
+void DCK(gather_ahead)(const dck_gather *g, dck_source from, int first_row, int rows, int first_pixel, dck_ahead *ahead)
+{
+    const size_t plane = (size_t)g->h * g->w * DCK_LANES, first = first_row * plane + (size_t)first_pixel * DCK_LANES;
+    for (int r = 0; r < rows && is_plain(g); r++) {
+        ahead->row[ahead->n++] = from.image + first + r * plane;
+        if (from.y)
+            ahead->row[ahead->n++] = from.y + first + r * plane;
+    }
+}
+
 void DCK(gather)(const dck_gather *g, dck_source from, int first_row, int rows, int first_pixel, int pixels,
                  float *panel, int ld)
 {
-    const bool plain = g->step == 1 && g->n_taps == 1 && g->tap->y == 0 && g->tap->x == 0 && g->grid_w == g->w &&
-                       first_pixel + pixels <= g->h * g->w;
+    const bool plain = is_plain(g) && first_pixel + pixels <= g->h * g->w;
     const size_t plane = (size_t)g->h * g->w * DCK_LANES;
     dck_mask lanes[DCK_PER_PIXEL];
     for (int v = 0; v < DCK_PER_PIXEL; v++)
@@ -166,8 +181,33 @@ static output output_at(const dck_output *out, const dck_mask *lanes, int i, int
                     .add = out->add};
 }
 
+/* Rows of a dck_ahead that a tile is to call, and how many of them at a step of its loop. */
+typedef struct calls {
+    const float *const *row;
+    int n, at_once;
+} calls;
+
+static calls calls_of(const dck_ahead *ahead, int begin, int end, int all, int steps)
+{
+    if (!ahead)
+        return (calls){NULL, 0, 0};
+    const int first = ahead->n * begin / all, n = ahead->n * end / all - first;
+    return (calls){ahead->row + first, n, (n + steps - 1) / steps};
+}
+
+/* Vectors j.. of the next rows; done: how many have been called. Returns how many then. */
+DCK_INLINE int call(calls next, int done, int j, int n)
+{
+    const int end = done + next.at_once < next.n ? done + next.at_once : next.n;
+    for (; done < end; done++)
+        DCK_UNROLL
+    for (int v = 0; v < n; v += DCK_PER_PIXEL)
+        __builtin_prefetch((const dck_vec *)next.row[done] + j + v, 0, 2);
+    return done;
+}
+
 DCK_INLINE void product_tile(int m, int n, const float *restrict a, size_t ld_a, const dck_vec *restrict b, size_t ld,
-                             int rows, output out)
+                             int rows, output out, calls next, int at)
 {
     dck_vec sum[TILE_M][TILE_V];
     DCK_UNROLL
@@ -181,8 +221,9 @@ DCK_INLINE void product_tile(int m, int n, const float *restrict a, size_t ld_a,
         __builtin_prefetch(&out.to[i * out.ld], 1);
         __builtin_prefetch(&out.to[i * out.ld + n - 1], 1);
     }
-    for (int r = 0; r < rows; r++, b += ld) {
+    for (int r = 0, called = 0; r < rows; r++, b += ld) {
         dck_vec x[TILE_V];
+        called = call(next, called, at, n);
         DCK_UNROLL
         for (int j = 0; j < n; j++)
             x[j] = b[j];
@@ -227,23 +268,28 @@ DCK_INLINE void product_tile(int m, int n, const float *restrict a, size_t ld_a,
     }
 }
 
-DCK_INLINE void product_strip(int m, const float *a, size_t ld_a, const dck_vec *b, size_t ld, int rows, int n,
-                              output out)
+/* n vectors from `at` on. */
+DCK_INLINE void product_strip(int m, const float *a, size_t ld_a, const dck_vec *b, size_t ld, int rows, int at, int n,
+                              output out, calls next)
 {
     const dck_mask *lanes = out.lanes;
+    b += at;
     int j = 0;
     for (; j + TILE_V <= n; j += TILE_V) {
         out.lanes = lanes + j % DCK_PER_PIXEL;
-        product_tile(m, TILE_V, a, ld_a, b + j, ld, rows, out);
+        if (next.n > 0)
+            product_tile(m, TILE_V, a, ld_a, b + j, ld, rows, out, next, at + j);
+        else
+            product_tile(m, TILE_V, a, ld_a, b + j, ld, rows, out, (calls){NULL, 0, 0}, 0);
         out.begins = false;
         out.to += TILE_V;
         out.mask += out.mask ? TILE_V : 0;
     }
     out.lanes = lanes + j % DCK_PER_PIXEL;
     if (n - j == 2)
-        product_tile(m, 2, a, ld_a, b + j, ld, rows, out);
+        product_tile(m, 2, a, ld_a, b + j, ld, rows, out, next, at + j);
     else if (n - j == 1)
-        product_tile(m, 1, a, ld_a, b + j, ld, rows, out);
+        product_tile(m, 1, a, ld_a, b + j, ld, rows, out, next, at + j);
 }
 
 static int tile_below(int m)
@@ -251,7 +297,8 @@ static int tile_below(int m)
     return m >= 8 && TILE_M == 8 ? 8 : m >= 4 ? 4 : m >= 2 ? 2 : 1;
 }
 
-void DCK(product)(const float *a, size_t ld_a, const float *panel, int ld, int rows, int m, int pixels, dck_output out)
+void DCK(product)(const float *a, size_t ld_a, const float *panel, int ld, int rows, int m, int pixels, dck_output out,
+                  const dck_ahead *ahead)
 {
     const int whole = TILE_V * DCK_PER_PIXEL; /* so that strips begin on cache lines */
     int strip = STRIP_BYTES / (rows > 0 ? rows : 1) / (int)sizeof(dck_vec) / whole * whole;
@@ -266,15 +313,16 @@ void DCK(product)(const float *a, size_t ld_a, const float *panel, int ld, int r
         for (int i = 0, tile; i < m; i += tile) {
             tile = tile_below(m - i);
             const output to = output_at(&out, lanes, i, j);
+            const calls next = calls_of(ahead, i, i + tile, m, rows);
             const float *rows_a = a + (size_t)i * ld_a;
             if (tile == 8 && TILE_M == 8)
-                product_strip(TILE_M, rows_a, ld_a, b + j, ld_b, rows, width, to);
+                product_strip(TILE_M, rows_a, ld_a, b, ld_b, rows, j, width, to, next);
             else if (tile == 4)
-                product_strip(4, rows_a, ld_a, b + j, ld_b, rows, width, to);
+                product_strip(4, rows_a, ld_a, b, ld_b, rows, j, width, to, next);
             else if (tile == 2)
-                product_strip(2, rows_a, ld_a, b + j, ld_b, rows, width, to);
+                product_strip(2, rows_a, ld_a, b, ld_b, rows, j, width, to, next);
             else
-                product_strip(1, rows_a, ld_a, b + j, ld_b, rows, width, to);
+                product_strip(1, rows_a, ld_a, b, ld_b, rows, j, width, to, next);
         }
     }
 }
@@ -282,7 +330,7 @@ void DCK(product)(const float *a, size_t ld_a, const float *panel, int ld, int r
 /* ---- outer product ---- */
 
 DCK_INLINE void outer_tile(int m, const dck_vec *restrict left, const dck_vec *restrict right, size_t ld, int n,
-                           float *restrict out, size_t ld_out)
+                           float *restrict out, size_t ld_out, calls next)
 {
     dck_vec sum[OUTER_M][4];
     DCK_UNROLL
@@ -292,6 +340,8 @@ DCK_INLINE void outer_tile(int m, const dck_vec *restrict left, const dck_vec *r
         sum[i][r] = (dck_vec){0};
     for (int j = 0; j < n; j++) {
         dck_vec g[OUTER_M];
+        if (j % DCK_PER_PIXEL == 0)
+            call(next, 0, j, 1);
         DCK_UNROLL
         for (int i = 0; i < m; i++)
             g[i] = left[i * ld + j];
@@ -328,7 +378,7 @@ static void outer_row(const dck_vec *restrict left, const dck_vec *restrict righ
 }
 
 void DCK(outer_product)(const float *left, int m, const float *right, int rows, int ld, int pixels, float *out,
-                        size_t ld_out)
+                        size_t ld_out, const dck_ahead *ahead)
 {
     const size_t ld_v = (size_t)ld * DCK_PER_PIXEL;
     const int n = pixels * DCK_PER_PIXEL;
@@ -337,15 +387,17 @@ void DCK(outer_product)(const float *left, int m, const float *right, int rows, 
         const dck_vec *g = (const dck_vec *)left + i * ld_v, *x = (const dck_vec *)right;
         float *to = out + i * ld_out;
         int r = 0;
-        for (; r + 4 <= rows; r += 4) {
+        for (const int quads = rows / 4; r + 4 <= rows; r += 4) {
+            const int at = i * quads + tile * (r / 4); /* tiles are rows of dy times quads of x's */
+            const calls next = calls_of(ahead, at, at + tile, m * quads, 1);
             if (tile == OUTER_M)
-                outer_tile(OUTER_M, g, x + r * ld_v, ld_v, n, to + r, ld_out);
+                outer_tile(OUTER_M, g, x + r * ld_v, ld_v, n, to + r, ld_out, next);
             else if (tile == 3 && OUTER_M > 3)
-                outer_tile(OUTER_M > 3 ? 3 : 1, g, x + r * ld_v, ld_v, n, to + r, ld_out);
+                outer_tile(OUTER_M > 3 ? 3 : 1, g, x + r * ld_v, ld_v, n, to + r, ld_out, next);
             else if (tile == 2 && OUTER_M > 2)
-                outer_tile(OUTER_M > 2 ? 2 : 1, g, x + r * ld_v, ld_v, n, to + r, ld_out);
+                outer_tile(OUTER_M > 2 ? 2 : 1, g, x + r * ld_v, ld_v, n, to + r, ld_out, next);
             else
-                outer_tile(1, g, x + r * ld_v, ld_v, n, to + r, ld_out);
+                outer_tile(1, g, x + r * ld_v, ld_v, n, to + r, ld_out, next);
         }
         for (; r < rows; r++)
             outer_row(g, x + r * ld_v, ld_v, tile, n, to + r, ld_out);

@@ -19,8 +19,7 @@
 #include <string.h>
 
 enum {
-    PANELS = 4, /* of a thread: two of dy, x, dx before it is spread */
-    DY_ROWS = 2 * DCK_PANEL_ROWS,
+    PANELS = 4,         /* of a thread: two of dy, x, dx before it is spread */
     X_ROWS_BESIDE = 40, /* beside more than one panel of dy: with x's and dx's rows it stays in the level-2 cache */
 };
 
@@ -116,9 +115,16 @@ typedef struct chunk {
     int block, group, first_pixel, pixels, ld;
 } chunk;
 
+/* Items: the chunks of y's pixels, block after block. */
+static chunk chunk_at(dck_cut_up chunks, dck_view y, int item, int group)
+{
+    const int at = item % chunks.count, pixels = dck_cut_length(chunks, at, y.h * y.w);
+    return (chunk){item / chunks.count, group, at * chunks.size, pixels, dck_leading(pixels)};
+}
+
 /* The part of dx (inputs first.. of a group) that comes of dy's outputs first_out.. */
 static void chunk_dx(const backward *s, const chunk *c, int first, int m, int first_out, int rows,
-                     const float *dy_panel, const float *x_panel, float *result)
+                     const float *dy_panel, const float *x_panel, float *result, const dck_ahead *ahead)
 {
     const int channel = c->group * s->in + first;
     const float *a = s->transposed + (size_t)channel * s->out + first_out;
@@ -129,17 +135,17 @@ static void chunk_dx(const backward *s, const chunk *c, int first, int m, int fi
         out.to = to + (size_t)c->first_pixel * DCK_LANES;
         out.ld = (size_t)s->dx.h * s->dx.w;
         out.add = add;
-        DCK(product)(a, s->out, dy_panel, c->ld, rows, m, c->pixels, out);
+        DCK(product)(a, s->out, dy_panel, c->ld, rows, m, c->pixels, out, ahead);
     } else {
         out.to = result;
         out.ld = c->ld;
-        DCK(product)(a, s->out, dy_panel, c->ld, rows, m, c->pixels, out);
+        DCK(product)(a, s->out, dy_panel, c->ld, rows, m, c->pixels, out, ahead);
         spread(s, result, c->ld, m, c->first_pixel, c->pixels, to, add);
     }
 }
 
-/* Rows first..first + m of dy. */
-static void gather_dy(const backward *s, const chunk *c, int first, int m, float *panel)
+/* Rows first..first + m of dy: gathered, or, panel NULL, added to what is called ahead. */
+static void gather_dy(const backward *s, const chunk *c, int first, int m, float *panel, dck_ahead *ahead)
 {
     for (int b = 0, begin = 0, out; b < s->branches; b++, begin += out) {
         const dck_grad *dy = &s->branch[b].dy;
@@ -147,46 +153,80 @@ static void gather_dy(const backward *s, const chunk *c, int first, int m, float
         const int from = first > begin ? first - begin : 0, to = first + m < begin + out ? first + m - begin : out;
         if (from >= to)
             continue;
-        DCK(gather)
-        (&s->dy_gather, dck_gradient_source(dy, s->n, c->block, c->group * out), from, to - from, c->first_pixel,
-         c->pixels, panel, c->ld);
-        panel += (size_t)(to - from) * c->ld * DCK_LANES;
-    }
-}
-
-static void run_chunk(const backward *s, const chunk *c, float *sum, float *panels)
-{
-    const size_t size = DCK_PANEL_BYTES / sizeof(float);
-    float *dy_panel = panels, *x_panel = panels + 2 * size;
-    const dck_source x = dck_source_of(s->x, c->block, c->group * s->in);
-    const bool want_x = s->partial || s->relu;
-    for (int o = 0; o < s->out_ranges.count; o++) {
-        const int first_out = o * s->out_ranges.size, m = dck_cut_length(s->out_ranges, o, s->out);
-        gather_dy(s, c, first_out, m, dy_panel);
-        for (int i = 0; i < s->in_ranges.count; i++) {
-            const int first = i * s->in_ranges.size, rows = dck_cut_length(s->in_ranges, i, s->in);
-            if (want_x && (o == 0 || s->in_ranges.count > 1))
-                DCK(gather)(&s->x_gather, x, first, rows, c->first_pixel, c->pixels, x_panel, c->ld);
-            if (sum)
-                DCK(outer_product)
-            (dy_panel, m, x_panel, rows, c->ld, c->pixels, sum + (size_t)first_out * s->in + first, s->in);
-            if (s->dx.data)
-                chunk_dx(s, c, first, rows, first_out, m, dy_panel, x_panel, panels + 3 * size);
+        const dck_source source = dck_gradient_source(dy, s->n, c->block, c->group * out);
+        if (panel) {
+            DCK(gather)
+            (&s->dy_gather, source, from, to - from, c->first_pixel, c->pixels, panel, c->ld);
+            panel += (size_t)(to - from) * c->ld * DCK_LANES;
+        } else {
+            DCK(gather_ahead)(&s->dy_gather, source, from, to - from, c->first_pixel, ahead);
         }
     }
 }
 
+/* Outputs of range o against inputs of range i of a chunk, the item-th of all blocks. */
+typedef struct turn {
+    int item, o, i;
+    chunk c;
+} turn;
+
+static turn first_turn(const backward *s, int item, int group)
+{
+    return (turn){.item = item, .c = chunk_at(s->chunks, s->y, item, group)};
+}
+
+static turn next_turn(const backward *s, turn t)
+{
+    if (++t.i < s->in_ranges.count)
+        return t;
+    t.i = 0;
+    return ++t.o < s->out_ranges.count ? t : first_turn(s, t.item + 1, t.c.group);
+}
+
+/* Gathers what the turn before this one has not; panels NULL: adds it to what is called ahead. */
+static void gather_turn(const backward *s, const turn *t, float *dy_panel, float *x_panel, dck_ahead *ahead)
+{
+    const chunk *c = &t->c;
+    if (t->i == 0)
+        gather_dy(s, c, t->o * s->out_ranges.size, dck_cut_length(s->out_ranges, t->o, s->out), dy_panel, ahead);
+    if ((!s->partial && !s->relu) || (t->o > 0 && s->in_ranges.count == 1))
+        return;
+    const dck_source x = dck_source_of(s->x, c->block, c->group * s->in);
+    const int first = t->i * s->in_ranges.size, rows = dck_cut_length(s->in_ranges, t->i, s->in);
+    if (x_panel)
+        DCK(gather)(&s->x_gather, x, first, rows, c->first_pixel, c->pixels, x_panel, c->ld);
+    else
+        DCK(gather_ahead)(&s->x_gather, x, first, rows, c->first_pixel, ahead);
+}
+
+static void run_turn(const backward *s, const turn *t, float *sum, float *panels, const dck_ahead *ahead)
+{
+    const size_t size = DCK_PANEL_BYTES / sizeof(float);
+    float *dy_panel = panels, *x_panel = panels + 2 * size, *result = panels + 3 * size;
+    const int first_out = t->o * s->out_ranges.size, m = dck_cut_length(s->out_ranges, t->o, s->out);
+    const int first = t->i * s->in_ranges.size, rows = dck_cut_length(s->in_ranges, t->i, s->in);
+    gather_turn(s, t, dy_panel, x_panel, NULL);
+    if (sum)
+        DCK(outer_product)
+    (dy_panel, m, x_panel, rows, t->c.ld, t->c.pixels, sum + (size_t)first_out * s->in + first, s->in, ahead);
+    if (s->dx.data)
+        chunk_dx(s, &t->c, first, rows, first_out, m, dy_panel, x_panel, result, sum ? NULL : ahead);
+}
+
 static void run_unit(const backward *s, int unit, int group, float *panels)
 {
-    const int grid = s->y.h * s->y.w, end = dck_blocks_of(s->n) * s->chunks.count;
+    const int all = dck_blocks_of(s->n) * s->chunks.count, end = (unit + 1) * s->units.size;
     const size_t weights = (size_t)s->out * s->in;
     float *sum = s->partial ? s->partial + ((size_t)unit * s->groups + group) * weights : NULL;
     if (sum)
         memset(sum, 0, weights * sizeof(float));
-    for (int i = unit * s->units.size; i < (unit + 1) * s->units.size && i < end; i++) {
-        const int at = i % s->chunks.count, pixels = dck_cut_length(s->chunks, at, grid);
-        const chunk c = {i / s->chunks.count, group, at * s->chunks.size, pixels, dck_leading(pixels)};
-        run_chunk(s, &c, sum, panels);
+    for (turn t = first_turn(s, unit * s->units.size, group), next; t.item < end && t.item < all; t = next) {
+        dck_ahead ahead;
+        ahead.n = 0;
+        next = next_turn(s, t);
+        if (next.item < all && dck_worth_calling(s->in, s->out))
+            gather_turn(s, &next, NULL, NULL, &ahead);
+        run_turn(s, &t, sum, panels, &ahead);
     }
 }
 
@@ -222,7 +262,7 @@ static void run_backward(const dck_conv *k, dck_view x, int branches, const dck_
                   .transposed = (float *)((char *)scratch + dck_taps_bytes(k))};
     if (taps > 1)
         s.dx = (dck_view){dx.data, s.in, 1, 1, dx.stride, NULL};
-    s.out_ranges = dck_cut_rows_at(s.out, DY_ROWS);
+    s.out_ranges = dck_cut_rows_at(s.out, DCK_DY_ROWS);
     s.in_ranges = dck_cut_rows_at(s.in, s.out_ranges.size > DCK_PANEL_ROWS ? X_ROWS_BESIDE : DCK_PANEL_ROWS);
     float *partial = s.transposed + weight_floats(k, x, y), *panels = partial + weight_floats(k, x, y) * s.units.count;
     s.partial = want_dw ? partial : NULL;
@@ -267,12 +307,13 @@ typedef struct forward {
     dck_gather gather;
     dck_view x;
     const dck_branch *branch;
-    int branches, n;
+    int branches, outputs, n; /* outputs: channels of all branches */
+    dck_cut_up chunks;
 } forward;
 
 /* What a panel, rows row.. of x, adds to outputs first..first + m of a branch. */
 static void branch_product(const forward *s, const dck_branch *b, const chunk *c, int first, int m, int row, int rows,
-                           const float *panel)
+                           const float *panel, const dck_ahead *ahead)
 {
     dck_vec sums[DCK_PANEL_ROWS][2];
     float pivot[DCK_PANEL_ROWS];
@@ -287,25 +328,42 @@ static void branch_product(const forward *s, const dck_branch *b, const chunk *c
         out.pivot = pivot;
         out.lanes = dck_lanes_of(c->block, s->n);
     }
-    DCK(product)(b->w + (size_t)first * s->x.c + row, s->x.c, panel, c->ld, rows, m, c->pixels, out);
+    DCK(product)(b->w + (size_t)first * s->x.c + row, s->x.c, panel, c->ld, rows, m, c->pixels, out, ahead);
     if (moments)
         DCK(leave_moments)
     (&b->moments, b->y, s->n, *sums, pivot, c->block, first, m, c->first_pixel / dck_cut_pixels(b->y.h * b->y.w).size,
      c->pixels);
 }
 
-static void forward_chunk(const forward *s, const chunk *c, float *panel)
+/* What is gathered after range i of an item. */
+static void look_ahead(const forward *s, int item, dck_cut_up in_ranges, int i, dck_ahead *ahead)
 {
-    const dck_source x = dck_source_of(s->x, c->block, 0);
+    const bool last = ++i == in_ranges.count;
+    ahead->n = 0;
+    if (!dck_worth_calling(s->x.c, s->outputs) || item + last >= dck_blocks_of(s->n) * s->chunks.count)
+        return;
+    const chunk next = chunk_at(s->chunks, s->x, item + last, 0);
+    i = last ? 0 : i;
+    DCK(gather_ahead)
+    (&s->gather, dck_source_of(s->x, next.block, 0), i * in_ranges.size, dck_cut_length(in_ranges, i, s->x.c),
+     next.first_pixel, ahead);
+}
+
+static void forward_item(const forward *s, int item, float *panel)
+{
     const dck_cut_up in_ranges = dck_cut_rows(s->x.c);
+    const chunk this = chunk_at(s->chunks, s->x, item, 0), *c = &this;
     for (int i = 0; i < in_ranges.count; i++) {
         const int row = i * in_ranges.size, rows = dck_cut_length(in_ranges, i, s->x.c);
-        DCK(gather)(&s->gather, x, row, rows, c->first_pixel, c->pixels, panel, c->ld);
+        dck_ahead ahead;
+        DCK(gather)
+        (&s->gather, dck_source_of(s->x, c->block, 0), row, rows, c->first_pixel, c->pixels, panel, c->ld);
+        look_ahead(s, item, in_ranges, i, &ahead);
         for (int b = 0; b < s->branches; b++) {
             const dck_cut_up ranges = dck_cut_rows(s->branch[b].y.c);
             for (int r = 0; r < ranges.count; r++)
                 branch_product(s, &s->branch[b], c, r * ranges.size, dck_cut_length(ranges, r, s->branch[b].y.c), row,
-                               rows, panel);
+                               rows, panel, b + r == 0 ? &ahead : NULL);
         }
     }
 }
@@ -314,24 +372,19 @@ void DCK(siblings_forward)(const dck_conv *k, dck_view x, int branches, const dc
                            int threads)
 {
     const dck_view y = branch->y;
-    const forward s = {dck_forward_gather(k, x, y, scratch), x, branch, branches, n};
     const int grid = y.h * y.w, blocks = dck_blocks_of(n);
-    const dck_cut_up chunks = dck_cut_pixels(grid);
-    size_t outputs = 0;
+    int outputs = 0;
     for (int b = 0; b < branches; b++)
         outputs += branch[b].y.c;
+    const forward s = {dck_forward_gather(k, x, y, scratch), x, branch, branches, outputs, n, dck_cut_pixels(grid)};
     const size_t pixels = (size_t)grid * DCK_LANES * blocks;
     threads = dck_worth(threads, pixels * (x.c + outputs), pixels * x.c * outputs);
 #pragma omp parallel num_threads(threads)
     {
         float *panel =
             (float *)((char *)scratch + dck_taps_bytes(k) + (size_t)omp_get_thread_num() * 2 * DCK_PANEL_BYTES);
-#pragma omp for collapse(2) schedule(static)
-        for (int block = 0; block < blocks; block++)
-            for (int at = 0; at < chunks.count; at++) {
-                const int length = dck_cut_length(chunks, at, grid);
-                const chunk c = {block, 0, at * chunks.size, length, dck_leading(length)};
-                forward_chunk(&s, &c, panel);
-            }
+#pragma omp for schedule(static)
+        for (int item = 0; item < blocks * s.chunks.count; item++)
+            forward_item(&s, item, panel);
     }
 }

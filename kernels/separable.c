@@ -76,7 +76,7 @@ static void run_band(const separable *s, int block, int band, const thread_memor
         out.pivot = mine->pivot;
         out.lanes = dck_lanes_of(block, s->n);
     }
-    DCK(product)(s->v, s->x.c, mine->panel, ld, s->x.c, s->y.c, pixels, out);
+    DCK(product)(s->v, s->x.c, mine->panel, ld, s->x.c, s->y.c, pixels, out, NULL);
     if (s->moments.sums)
         write_moments(s, block, band, pixels, mine);
 }
