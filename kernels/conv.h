@@ -11,6 +11,7 @@ enum {
     DCK_PANEL_ROWS = 72,              /* a multiple of every tile height */
     DCK_PANEL_PIXELS = 36,            /* 72 * 37 * 64 bytes = 170 kB: two panels stay in a level-2 cache of 512 kB */
     DCK_DY_ROWS = 2 * DCK_PANEL_ROWS, /* of a panel of dy, where backward takes both gradients at once */
+    DCK_MAX_AHEAD = 2 * DCK_DY_ROWS + DCK_PANEL_ROWS,
     DCK_MAX_UNITS = 32,
     DCK_PANEL_BYTES = DCK_PANEL_ROWS * (DCK_PANEL_PIXELS + 1) * DCK_PIXEL_BYTES,
 };
@@ -45,7 +46,7 @@ void DCK(gather)(const dck_gather *g, dck_source from, int first_row, int rows, 
  * it computes, so that gathering does not wait for memory: rows lie a plane apart, which no hardware foresees. */
 typedef struct dck_ahead {
     int n; /* rows */
-    const float *row[2 * DCK_DY_ROWS + DCK_PANEL_ROWS];
+    const float *row[DCK_MAX_AHEAD];
 } dck_ahead;
 
 /* Fewer channels the hardware foresees by itself, and their tensors are small. */

@@ -91,8 +91,7 @@ static void look_ahead(const pass *s, int block, int group, dck_cut_up ranges, i
     }
     if (block < dck_blocks_of(s->n))
         DCK(gather_ahead)
-        (&s->gather, source_of(s, block, group), i * ranges.size, dck_cut_length(ranges, i, s->rows), first_pixel,
-         ahead);
+    (&s->gather, source_of(s, block, group), i * ranges.size, dck_cut_length(ranges, i, s->rows), first_pixel, ahead);
 }
 
 /* Outputs first..first + m of a group, one chunk of pixels, one block. */

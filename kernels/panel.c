@@ -206,6 +206,45 @@ DCK_INLINE int call(calls next, int done, int j, int n)
     return done;
 }
 
+/* A tile's sums to where they belong. */
+DCK_INLINE void put_tile(int m, int n, dck_vec sum[TILE_M][TILE_V], const output *out, bool add, bool masked,
+                         bool moments)
+{
+    dck_vec *to = out->to;
+    const dck_vec *mask = out->mask;
+    __asm__("" : "+r"(to), "+r"(mask)); /* addresses made here, not kept up from tile to tile in memory */
+    DCK_UNROLL
+    for (int i = 0; i < m; i++, to += out->ld, mask += masked ? out->ld_mask : 0) {
+        DCK_UNROLL
+        for (int j = 0; j < n; j++) {
+            dck_vec value = sum[i][j];
+            if (masked) {
+                dck_vec x = mask[j];
+                if (out->affine)
+                    x = out->affine[2 * i] * x + out->affine[2 * i + 1];
+                value = dck_where(x > (dck_vec){0}, value);
+            }
+            if (add)
+                value += to[j];
+            to[j] = sum[i][j] = value;
+        }
+        if (!moments)
+            continue;
+        dck_vec first = {0}, second = {0};
+        if (out->begins)
+            out->pivot[i] = sum[i][0][0];
+        const dck_vec pivot = dck_set(out->pivot[i]);
+        DCK_UNROLL
+        for (int j = 0; j < n; j++) {
+            dck_vec value = dck_where(out->lanes[j], sum[i][j] - pivot);
+            first += value;
+            second += value * value;
+        }
+        out->sums[2 * i] += first;
+        out->sums[2 * i + 1] += second;
+    }
+}
+
 DCK_INLINE void product_tile(int m, int n, const float *restrict a, size_t ld_a, const dck_vec *restrict b, size_t ld,
                              int rows, output out, calls next, int at)
 {
@@ -235,37 +274,14 @@ DCK_INLINE void product_tile(int m, int n, const float *restrict a, size_t ld_a,
                 sum[i][j] += w * x[j];
         }
     }
-    DCK_UNROLL
-    for (int i = 0; i < m; i++)
-        DCK_UNROLL
-    for (int j = 0; j < n; j++) {
-        dck_vec *to = &out.to[i * out.ld + j];
-        dck_vec value = sum[i][j];
-        if (out.mask) {
-            dck_vec x = out.mask[i * out.ld_mask + j];
-            if (out.affine)
-                x = out.affine[2 * i] * x + out.affine[2 * i + 1];
-            value = dck_where(x > (dck_vec){0}, value);
-        }
-        if (out.add)
-            value += *to;
-        *to = sum[i][j] = value;
-    }
-    if (out.sums)
-        DCK_UNROLL
-    for (int i = 0; i < m; i++) {
-        dck_vec first = {0}, second = {0};
-        if (out.begins)
-            out.pivot[i] = sum[i][0][0];
-        DCK_UNROLL
-        for (int j = 0; j < n; j++) {
-            dck_vec value = dck_where(out.lanes[j], sum[i][j] - out.pivot[i]);
-            first += value;
-            second += value * value;
-        }
-        out.sums[2 * i] += first;
-        out.sums[2 * i + 1] += second;
-    }
+    if (out.mask)
+        put_tile(m, n, sum, &out, out.add, true, false);
+    else if (out.sums && out.add)
+        put_tile(m, n, sum, &out, true, false, true);
+    else if (out.sums)
+        put_tile(m, n, sum, &out, false, false, true);
+    else
+        put_tile(m, n, sum, &out, out.add, false, false);
 }
 
 /* n vectors from `at` on. */

@@ -61,6 +61,22 @@ static void write_moments(const separable *s, int block, int band, int pixels, c
                2 * (size_t)s->y.c * sizeof(double));
 }
 
+/* The rows of x that the band after this one reads and this one has not. */
+static void look_ahead(const separable *s, int block, int band, dck_ahead *ahead)
+{
+    const dck_conv *k = s->depthwise;
+    int row = ++band * s->rows + (k->kernel - 1) * k->dilation - k->pad_begin;
+    ahead->n = 0;
+    if (k->stride > 1 || !dck_worth_calling(s->x.c, s->y.c))
+        return;
+    if (band == s->bands) {
+        block++;
+        row = 0;
+    }
+    for (int c = 0; c < s->x.c && block < dck_blocks_of(s->n) && row < s->x.h; c++)
+        ahead->row[ahead->n++] = dck_plane(s->x, block, c) + (size_t)row * s->x.w * DCK_LANES;
+}
+
 static void run_band(const separable *s, int block, int band, const thread_memory *mine)
 {
     const int first = band * s->rows, rows = s->y.h - first < s->rows ? s->y.h - first : s->rows;
@@ -76,7 +92,9 @@ static void run_band(const separable *s, int block, int band, const thread_memor
         out.pivot = mine->pivot;
         out.lanes = dck_lanes_of(block, s->n);
     }
-    DCK(product)(s->v, s->x.c, mine->panel, ld, s->x.c, s->y.c, pixels, out, NULL);
+    dck_ahead ahead;
+    look_ahead(s, block, band, &ahead);
+    DCK(product)(s->v, s->x.c, mine->panel, ld, s->x.c, s->y.c, pixels, out, &ahead);
     if (s->moments.sums)
         write_moments(s, block, band, pixels, mine);
 }
