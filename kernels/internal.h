@@ -41,9 +41,8 @@ void DCK(linear_backward)(dck_view x, const float *w, dck_view dy, dck_view dx, 
 void DCK(mix_forward)(int n_x, const dck_view *x, const float *weight, const int *index, dck_view y, int blocks,
                       int threads);
 size_t DCK(mix_backward_scratch_bytes)(int n_x, dck_view y, int blocks, int threads);
-void DCK(mix_backward)(int n_x, const dck_view *x, const float *weight, const int *index, dck_view dy,
-                       const dck_view *dx, const bool *accumulate, float *dweight, int blocks, void *scratch,
-                       int threads);
+void DCK(mix_backward)(int n_x, const dck_view *x, int readers, const dck_reader *reader, const dck_view *dx,
+                       const bool *accumulate, int blocks, void *scratch, int threads);
 void DCK(copy)(dck_view x, dck_view y, bool accumulate, int blocks, int threads);
 void DCK(zero)(dck_view y, int blocks, int threads);
 void DCK(scale_images)(dck_view x, const float *factor, dck_view y, bool accumulate, int blocks, int threads);

@@ -15,7 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { DCK_LANES = 16, DCK_BRANCHES = 4, DCK_SIBLING_ROWS = 144, DCK_PIXEL_SLACK = 4 };
+enum { DCK_LANES = 16, DCK_BRANCHES = 4, DCK_READERS = 4, DCK_SIBLING_ROWS = 144, DCK_PIXEL_SLACK = 4 };
 
 /* A channel range of a stored tensor: stride floats from one block of 16 images to the next.
  *
@@ -53,6 +53,16 @@ typedef struct dck_branch {
     dck_grad dy;
     float *dw; /* NULL: not wanted */
 } dck_branch;
+
+/* One of the mixes that read the same features: the gradient of what it made of them, and the operands that are its
+ * own.
+ */
+typedef struct dck_reader {
+    dck_view dy;
+    const float *weight; /* NULL: all ones (add) */
+    const int *index;    /* of each feature's weight */
+    float *dweight;      /* NULL: of none of them is it wanted; x is not read then */
+} dck_reader;
 
 typedef struct dck_conv {
     int kernel, stride, pad_begin, pad_end, dilation, groups; /* weight [out_c][in_c/groups][kernel][kernel] */
@@ -135,11 +145,11 @@ typedef struct dck_kernels {
     /* y = sum_i weight[index[i]] * x[i]; weight NULL: all ones (add). n_x >= 1, all of y's shape. */
     void (*mix_forward)(int n_x, const dck_view *x, const float *weight, const int *index, dck_view y, int blocks,
                         int threads);
-    /* dx[i] (+)= weight[index[i]] * dy; dweight[index[i]] += sum dy * x[i] (NULL: not wanted; x is not read then). */
+    /* Of up to DCK_READERS mixes of the same features: dx[i] (+)= the sum over them of weight[index[i]] * dy;
+     * dweight[index[i]] += sum dy * x[i] of each. */
     size_t (*mix_backward_scratch_bytes)(int n_x, dck_view y, int blocks, int threads);
-    void (*mix_backward)(int n_x, const dck_view *x, const float *weight, const int *index, dck_view dy,
-                         const dck_view *dx, const bool *accumulate, float *dweight, int blocks, void *scratch,
-                         int threads);
+    void (*mix_backward)(int n_x, const dck_view *x, int readers, const dck_reader *reader, const dck_view *dx,
+                         const bool *accumulate, int blocks, void *scratch, int threads);
 
     /* y (+)= x: a concat that could not lie in place, and its gradient. */
     void (*copy)(dck_view x, dck_view y, bool accumulate, int blocks, int threads);

@@ -1,7 +1,8 @@
 /* The weighted sum of features (DARTS's mixed node; with sharing, every feature of a source at once) and plain add.
  *
- * forward reads every feature once and writes y: 4 * (n_x + 1) bytes an element. backward reads dy once from memory,
- * and for each feature reads x and writes dx: 4 + 8 * n_x bytes an element. Work goes in chunks of a plane of y that
+ * forward reads every feature once and writes y: 4 * (n_x + 1) bytes an element. backward, of all mixes that
+ * read the same features at once, reads each dy once from memory, and for each feature reads x, where its weights'
+ * gradients are wanted, and writes dx: 4 * readers + 8 * n_x bytes an element. Work goes in chunks of a plane of y that
  * stay in the first-level cache while features pass by, a few at a time, so that few streams are open at once. The
  * scale of a normalised feature goes into its weight, all shifts into one constant. */
 #include "internal.h"
@@ -94,29 +95,49 @@ void DCK(mix_forward)(int n_x, const dck_view *x, const float *weight, const int
         }
 }
 
-DCK_INLINE void back_vector(const dck_vec *x, float w, dck_vec dy, dck_vec *dx, bool accumulate, dck_vec *sum)
+/* One feature's chunk: dx (+)= sum_r w[r] * dy[r], and dot[r] = dy[r] . x, or only one of them (dx or x NULL). */
+DCK_INLINE void back_chunk(int readers, const float *x, const float *w, const float *const *dy, float *dx,
+                           bool accumulate, size_t floats, float *dot)
 {
-    if (x)
-        *sum += dy * *x;
-    if (dx)
-        dck_put(dx, dy * w, accumulate);
+    const dck_vec *xs = (const dck_vec *)x;
+    dck_vec *dxs = (dck_vec *)dx, sum[DCK_READERS][WAYS] = {{{0}}};
+    const size_t ways = readers == 1 ? WAYS : readers == 2 ? WAYS / 2 : 1; /* as many sums as additions overlap */
+    size_t v = 0;
+    for (const size_t whole = floats / DCK_VECTOR / ways * ways; v < floats / DCK_VECTOR;)
+#pragma GCC unroll 4
+        for (size_t i = 0; i < (v < whole ? ways : 1); i++, v++) {
+            const dck_vec value = xs ? xs[v] : (dck_vec){0};
+            dck_vec gradient = {0};
+            DCK_UNROLL
+            for (int r = 0; r < readers; r++) {
+                const dck_vec from = ((const dck_vec *)dy[r])[v];
+                gradient += from * w[r];
+                if (xs)
+                    sum[r][i] += from * value;
+            }
+            if (dxs)
+                dck_put(dxs + v, gradient, accumulate);
+        }
+    for (int r = 0; r < readers && xs; r++) {
+        for (size_t i = 1; i < ways; i++)
+            sum[r][0] += sum[r][i];
+        dot[r] = dck_sum_lanes(sum[r][0]);
+    }
 }
 
-/* dx (+)= w * dy and returns dy . x, or only one of them (dx or x NULL). */
-DCK_INLINE float back_chunk(const float *x, float w, const float *dy, float *dx, bool accumulate, size_t floats)
+DCK_INLINE void back_feature(int readers, const float *x, const float *w, const float *const *dy, float *dx,
+                             bool accumulate, size_t floats, float *dot)
 {
-    const dck_vec *xs = (const dck_vec *)x, *dys = (const dck_vec *)dy;
-    dck_vec *dxs = (dck_vec *)dx, sum[WAYS] = {{0}};
-    const size_t vectors = floats / DCK_VECTOR;
-    size_t v = 0;
-    for (; v + WAYS <= vectors; v += WAYS)
-        for (size_t i = 0; i < WAYS; i++)
-            back_vector(xs ? xs + v + i : NULL, w, dys[v + i], dxs ? dxs + v + i : NULL, accumulate, &sum[i]);
-    for (; v < vectors; v++)
-        back_vector(xs ? xs + v : NULL, w, dys[v], dxs ? dxs + v : NULL, accumulate, &sum[0]);
-    for (int i = 1; i < WAYS; i++)
-        sum[0] += sum[i];
-    return dck_sum_lanes(sum[0]);
+    if (!x && accumulate)
+        back_chunk(readers, NULL, w, dy, dx, true, floats, dot);
+    else if (!x)
+        back_chunk(readers, NULL, w, dy, dx, false, floats, dot);
+    else if (!dx)
+        back_chunk(readers, x, w, dy, NULL, false, floats, dot);
+    else if (accumulate)
+        back_chunk(readers, x, w, dy, dx, true, floats, dot);
+    else
+        back_chunk(readers, x, w, dy, dx, false, floats, dot);
 }
 
 static float sum_chunk(const float *dy, size_t floats)
@@ -127,63 +148,78 @@ static float sum_chunk(const float *dy, size_t floats)
     return dck_sum_lanes(sum);
 }
 
+typedef struct backward {
+    int n_x, readers;
+    const dck_view *x, *dx;
+    const dck_reader *reader;
+    const bool *accumulate;
+} backward;
+
+/* One chunk for every feature; dots: [n_x][readers] or NULL, added to. */
+static void mix_backward_chunk(const backward *s, chunk at, double *dots)
+{
+    const float *dy[DCK_READERS];
+    float total[DCK_READERS] = {0}, w[DCK_READERS], dot[DCK_READERS] = {0};
+    for (int r = 0; r < s->readers; r++) {
+        dy[r] = chunk_of(s->reader[r].dy, at);
+        if (dots)
+            total[r] = sum_chunk(dy[r], at.floats);
+    }
+    for (int i = 0; i < s->n_x; i++) {
+        const float *x = dots ? chunk_of(s->x[i], at) : NULL;
+        float *dx = s->dx[i].data ? chunk_of(s->dx[i], at) : NULL;
+        for (int r = 0; r < s->readers; r++)
+            w[r] = weight_of(s->reader[r].weight, s->reader[r].index, i);
+        if (!x && !dx)
+            continue;
+        if (s->readers == 1)
+            back_feature(1, x, w, dy, dx, s->accumulate[i], at.floats, dot);
+        else if (s->readers == 2)
+            back_feature(2, x, w, dy, dx, s->accumulate[i], at.floats, dot);
+        else if (s->readers == 3)
+            back_feature(3, x, w, dy, dx, s->accumulate[i], at.floats, dot);
+        else
+            back_feature(4, x, w, dy, dx, s->accumulate[i], at.floats, dot);
+        for (int r = 0; dots && r < s->readers; r++)
+            dots[i * s->readers + r] += (double)scale_of(s->x[i], at.channel) * (double)dot[r] +
+                                        (double)shift_of(s->x[i], at.channel) * (double)total[r];
+    }
+}
+
 size_t DCK(mix_backward_scratch_bytes)(int n_x, dck_view y, int blocks, int threads)
 {
     (void)threads;
-    return sizeof(double) * (size_t)n_x * ((size_t)blocks * (size_t)y.c + 1);
+    return sizeof(double) * (size_t)n_x * DCK_READERS * ((size_t)blocks * (size_t)y.c + 1);
 }
 
-/* One chunk for every feature; dots: [n_x] or NULL, added to. */
-static void mix_backward_chunk(int n_x, const dck_view *x, const float *weight, const int *index, const float *dy,
-                               const dck_view *dx, const bool *accumulate, chunk at, double *dots)
+void DCK(mix_backward)(int n_x, const dck_view *x, int readers, const dck_reader *reader, const dck_view *dx,
+                       const bool *accumulate, int blocks, void *scratch, int threads)
 {
-    const float total = dots ? sum_chunk(dy, at.floats) : 0;
-    for (int i = 0; i < n_x; i++) {
-        float *to = dx[i].data ? chunk_of(dx[i], at) : NULL, w = weight_of(weight, index, i), dot;
-        if (!dots) {
-            if (to)
-                back_chunk(NULL, w, dy, to, accumulate[i], at.floats);
-            continue;
-        }
-        if (to && !accumulate[i])
-            dot = back_chunk(chunk_of(x[i], at), w, dy, to, false, at.floats);
-        else if (!to)
-            dot = back_chunk(chunk_of(x[i], at), w, dy, NULL, false, at.floats);
-        else
-            dot = back_chunk(chunk_of(x[i], at), w, dy, to, true, at.floats);
-        dots[i] +=
-            (double)scale_of(x[i], at.channel) * (double)dot + (double)shift_of(x[i], at.channel) * (double)total;
-    }
-}
-
-void DCK(mix_backward)(int n_x, const dck_view *x, const float *weight, const int *index, dck_view dy,
-                       const dck_view *dx, const bool *accumulate, float *dweight, int blocks, void *scratch,
-                       int threads)
-{
-    const int tasks = blocks * dy.c;
-    double *partial = scratch, *total = partial + (size_t)n_x * (size_t)tasks;
-#pragma omp parallel num_threads(threads) if (worth_threads(dy, tasks))
+    const backward s = {n_x, readers, x, dx, reader, accumulate};
+    const dck_view y = reader->dy;
+    const int tasks = blocks * y.c, n_dots = n_x * readers;
+    const bool want_dots = reader->dweight;
+    double *partial = scratch, *total = partial + (size_t)n_dots * (size_t)tasks;
+#pragma omp parallel num_threads(threads) if (worth_threads(y, tasks))
     {
 #pragma omp for schedule(static)
         for (int t = 0; t < tasks; t++) {
-            double *dots = dweight ? partial + (size_t)t * (size_t)n_x : NULL;
-            for (int i = 0; dots && i < n_x; i++)
+            double *dots = want_dots ? partial + (size_t)t * (size_t)n_dots : NULL;
+            for (int i = 0; dots && i < n_dots; i++)
                 dots[i] = 0;
-            for (size_t first = 0; first < dck_plane_floats(dy); first += CHUNK_FLOATS) {
-                chunk at = chunk_at(dy, t, first);
-                mix_backward_chunk(n_x, x, weight, index, chunk_of(dy, at), dx, accumulate, at, dots);
-            }
+            for (size_t first = 0; first < dck_plane_floats(y); first += CHUNK_FLOATS)
+                mix_backward_chunk(&s, chunk_at(y, t, first), dots);
         }
-        if (dweight) {
+        if (want_dots) {
 #pragma omp for schedule(static)
-            for (int i = 0; i < n_x; i++) {
+            for (int i = 0; i < n_dots; i++) {
                 total[i] = 0;
                 for (int t = 0; t < tasks; t++)
-                    total[i] += partial[(size_t)t * (size_t)n_x + (size_t)i];
+                    total[i] += partial[(size_t)t * (size_t)n_dots + (size_t)i];
             }
         }
     }
-    if (dweight)
-        for (int i = 0; i < n_x; i++) /* two features may have one weight */
-            dweight[index[i]] += (float)total[i];
+    for (int i = 0; want_dots && i < n_x; i++) /* two features may have one weight */
+        for (int r = 0; r < readers; r++)
+            reader[r].dweight[reader[r].index[i]] += (float)total[i * readers + r];
 }

@@ -71,12 +71,15 @@ struct dc_kernel_args {
     void *saved;
     void *scratch;
     const int *index;   /* MIX */
+    int n_left;         /* MIX, backward: so many inputs behind the softmax, and their weights, are left to the mix that
+                           this one extends */
     bool deferred;      /* BATCH_NORM: fill output.affine instead of the output */
     bool grad_deferred; /* BATCH_NORM: the convolutions before it leave moments in its forward scratch, and want factors
                            in `saved` instead of the gradient of its input */
     dc_norm_share norm; /* CONV */
     int n_followers;    /* CONV: others of the same input that it runs with its own (graph/plan.h): theirs are output,
-                           norm, params, output_grad and param_grads */
+                           norm, params, output_grad and param_grads. MIX, backward: those that extend it: theirs are
+                           inputs[0], index, output_grad and input_grads[0] */
     const dc_kernel_args *const *followers;
     const struct dc_kernel_args *inner; /* CONV: of the convolution that is computed on the way, which makes inputs[0],
                                            and its kernel; NULL: none */

@@ -142,7 +142,7 @@ static dc_status bind_arrays(dc_executor *e)
     e->nodes = dc_alloc_zeroed((size_t)g->n_nodes * sizeof *e->nodes);
     e->views = dc_alloc_zeroed((2 * n_inputs + 1) * sizeof *e->views);
     e->pointers = dc_alloc_zeroed((size_t)g->n_nodes * 2 * DC_MAX_PARAMS * sizeof *e->pointers);
-    e->followers = dc_alloc_zeroed((size_t)g->n_nodes * sizeof *e->followers);
+    e->followers = dc_alloc_zeroed((size_t)g->n_nodes * DC_MAX_READERS * sizeof *e->followers);
     if (!e->nodes || !e->views || !e->pointers || !e->followers)
         return DC_ERR_MEMORY;
     dc_view *views = e->views;
@@ -158,12 +158,17 @@ static dc_status bind_arrays(dc_executor *e)
                                        .input_grads = views + node->n_inputs,
                                        .accumulate = planned->accumulate,
                                        .index = node->index,
+                                       .n_left = planned->n_left,
                                        .deferred = planned->deferred,
                                        .grad_deferred = planned->grad_deferred,
                                        .params = pointers,
                                        .param_grads = pointers + DC_MAX_PARAMS,
                                        .followers = followers};
         for (int f = planned->leader == i ? planned->next_sibling : -1; f >= 0; f = e->plan->nodes[f].next_sibling) {
+            *followers++ = &e->nodes[f].args;
+            bound->args.n_followers++;
+        }
+        for (int f = planned->extended_by; f >= 0; f = e->plan->nodes[f].extended_by) {
             *followers++ = &e->nodes[f].args;
             bound->args.n_followers++;
         }

@@ -82,6 +82,12 @@ static bool shares_gradient(const dc_plan_maker *m, int add, int x)
            m->graph->nodes[x].op != DC_OP_CONCAT;
 }
 
+/* Whether a mix leaves the gradient of its input k to the one that it extends. */
+static bool leaves_gradient(const dc_plan_maker *m, int id, int k)
+{
+    return k > 0 && k <= m->plan->nodes[id].n_left;
+}
+
 static dc_status order_gradient_writes(dc_plan_maker *m)
 {
     bool *written = dc_alloc_zeroed((size_t)m->n);
@@ -100,7 +106,7 @@ static dc_status order_gradient_writes(dc_plan_maker *m)
             continue;
         for (int k = 0; k < m->graph->nodes[i].n_inputs; k++) {
             int x = node->sources[k];
-            if (!m->plan->nodes[x].needs_grad)
+            if (!m->plan->nodes[x].needs_grad || leaves_gradient(m, i, k))
                 continue;
             if (shares_gradient(m, i, x)) {
                 m->grad_root[x] = m->grad_root[i];
@@ -185,6 +191,8 @@ static void gradient_lifetimes(dc_plan_maker *m)
             continue;
         dc_interval *mine = &m->grads[m->grad_root[i]];
         extend(mine, backward_step(m, i));
+        for (int mix = planned->extends; mix >= 0; mix = m->plan->nodes[mix].extends)
+            extend(mine, backward_step(m, mix));
         if (m->kept[i] || node->batch_free) {
             extend(mine, m->n);
             extend(mine, 2 * m->n);
@@ -196,7 +204,7 @@ static void gradient_lifetimes(dc_plan_maker *m)
             continue;
         for (int k = 0; k < m->graph->nodes[i].n_inputs; k++) {
             dc_interval *read = &m->grads[m->grad_root[planned->sources[k]]];
-            if (read->end >= 0)
+            if (read->end >= 0 && !leaves_gradient(m, i, k))
                 extend(read, backward_step(m, i));
         }
     }
@@ -275,6 +283,7 @@ static dc_status make(dc_plan_maker *m, dc_interval *all)
     dc_plan_fold(m);
     DC_TRY(mark_gradients(m));
     dc_plan_join_siblings(m);
+    dc_plan_chain_mixes(m);
     DC_TRY(order_gradient_writes(m));
     value_lifetimes(m);
     gradient_lifetimes(m);

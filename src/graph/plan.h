@@ -12,7 +12,7 @@
 
 #include "graph/graph.h"
 
-enum { DC_MAX_SIBLINGS = 4 };
+enum { DC_MAX_SIBLINGS = 4, DC_MAX_READERS = 4 };
 
 /* What a backend tells the plan. */
 typedef struct dc_plan_layout {
@@ -27,6 +27,7 @@ typedef struct dc_plan_layout {
     /* Whether these convolutions of the same tensor, the first of which runs them all, are cheaper together; at most
      * DC_MAX_SIBLINGS. Each scratch is then what they ask for one by one, added up. NULL: never. */
     bool (*joins)(const void *context, const dc_graph *graph, int n, const int *nodes);
+    bool chains_mixes; /* backward of a mix can take what the mixes after it owe to its inputs, too (dc_plan_node) */
     /* Whether the output of `node` is to be recomputed in backward instead of kept. NULL: never. */
     /* Backward of its reader must not read it when neither dw nor a relu's mask is wanted: then it is not computed. */
     bool (*recomputes)(const void *context, const dc_graph *graph, int node);
@@ -69,6 +70,11 @@ typedef struct dc_plan_node {
     int leader;         /* the convolution that runs this one, in forward and in backward, at its own step: itself where
                            it is alone or leads */
     int next_sibling;   /* that the same one runs, -1: none */
+    /* Mixes of which each has all the inputs of the one before it, in its places, and more, as a cell's nodes have with
+     * shared operations; at most DC_MAX_READERS. The gradient of an input is computed by the first that reads it, in
+     * one pass for all of them: theirs are complete by then. -1: none. */
+    int extends, extended_by;
+    int n_left;         /* a mix: how many inputs, the first behind the softmax, it leaves to the one that it extends */
     int inner;          /* the input that this convolution's forward computes on the way, or -1 */
     int outer;          /* the convolution that has this one for its inner: not run forward, not stored; or -1 */
     bool needs_grad;    /* training: a gradient of this output is computed: a loss depends on it, and it on

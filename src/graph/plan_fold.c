@@ -1,6 +1,8 @@
 /* Which nodes run, what each one really reads, and what costs no pass over memory of its own. */
 #include "graph/plan_maker.h"
 
+#include <string.h>
+
 static void mark_active(dc_plan_maker *m)
 {
     const dc_graph *g = m->graph;
@@ -240,4 +242,41 @@ void dc_plan_join_siblings(dc_plan_maker *m)
     for (int i = 0; i < m->n && m->layout->joins; i++)
         if (nodes[i].leader == i && m->graph->nodes[i].op == DC_OP_CONV && may_join(m, i, i) && !is_recomputed(m, i))
             join_from(m, i);
+}
+
+/* ---- mixes of the same features ---- */
+
+static bool may_extend(const dc_plan_maker *m, int mix, int by)
+{
+    const dc_node *a = &m->graph->nodes[mix], *b = &m->graph->nodes[by];
+    return b->op == DC_OP_MIX && m->plan->nodes[by].needs_grad && m->plan->nodes[by].extends < 0 &&
+           b->n_inputs > a->n_inputs && memcmp(a->inputs, b->inputs, (size_t)a->n_inputs * sizeof *a->inputs) == 0;
+}
+
+static int chain_length(const dc_plan_maker *m, int mix)
+{
+    int length = 0;
+    for (; mix >= 0; mix = m->plan->nodes[mix].extends)
+        length++;
+    return length;
+}
+
+void dc_plan_chain_mixes(dc_plan_maker *m)
+{
+    dc_plan_node *nodes = m->plan->nodes;
+    for (int i = 0; i < m->n; i++) {
+        nodes[i].extends = nodes[i].extended_by = -1;
+    }
+    for (int i = 0; i < m->n && m->layout->chains_mixes; i++) {
+        if (m->graph->nodes[i].op != DC_OP_MIX || !nodes[i].needs_grad || chain_length(m, i) == DC_MAX_READERS)
+            continue;
+        int by = i + 1;
+        while (by < m->n && !may_extend(m, i, by))
+            by++;
+        if (by == m->n)
+            continue;
+        nodes[i].extended_by = by;
+        nodes[by].extends = i;
+        nodes[by].n_left = m->graph->nodes[i].n_inputs - 1;
+    }
 }

@@ -32,6 +32,10 @@ void dc_plan_fold(dc_plan_maker *m);
 /* Chooses the convolutions that run together: leader, next_sibling. After it is known who needs a gradient. */
 void dc_plan_join_siblings(dc_plan_maker *m);
 
+/* Chooses the mixes whose backward is taken together: extends, extended_by, n_left. After it is known who needs a
+ * gradient. */
+void dc_plan_chain_mixes(dc_plan_maker *m);
+
 /* The inputs of node i get, one after the other, the root of i and the channels from that of i on. */
 void dc_plan_share_root(const dc_plan_maker *m, int i, int *root, int *channel);
 

@@ -274,8 +274,9 @@ static void run_mix_forward(const bench *b, const dck_view *x, float *scratch)
 
 static void run_mix_backward(const bench *b, const dck_view *x, float *scratch)
 {
-    b->call->mix_backward(FEATURES, x, scratch, feature_index, x[FEATURES], x + FEATURES + 1, feature_accumulate,
-                          scratch + FEATURES, BLOCKS, scratch + 64, b->threads);
+    const dck_reader reader = {x[FEATURES], scratch, feature_index, scratch + FEATURES};
+    b->call->mix_backward(FEATURES, x, 1, &reader, x + FEATURES + 1, feature_accumulate, BLOCKS, scratch + 64,
+                          b->threads);
 }
 
 static void run_add(const bench *b, const dck_view *x, float *scratch)

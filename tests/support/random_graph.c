@@ -3,6 +3,7 @@
 #include "base/rng.h"
 
 #include <stdio.h>
+#include <string.h>
 
 enum { N_RANDOM_NODES = 24, MOST_INPUTS = 4, ALPHA_ROWS = 3, ALPHA_COLUMNS = 4 };
 
@@ -10,7 +11,7 @@ typedef struct maker {
     dc_graph *g;
     dc_rng_key key;
     uint64_t drawn;
-    int alpha;
+    int alpha, mix; /* the last ones, -1: none yet */
 } maker;
 
 static int draw(maker *m, int n)
@@ -54,12 +55,19 @@ static void add_conv(maker *m, const char *name, int x)
 
 static void add_mix(maker *m, const char *name, int x)
 {
-    int list[MOST_INPUTS], index[MOST_INPUTS], n = companions(m, x, true, MOST_INPUTS, list);
+    int list[2 * MOST_INPUTS], index[2 * MOST_INPUTS], n = 0;
+    if (m->mix >= 0 && draw(m, 3)) { /* as a cell's nodes: all that the last one mixes, and more */
+        const dc_node *last = &m->g->nodes[m->mix];
+        n = last->n_inputs - 1 < MOST_INPUTS ? last->n_inputs - 1 : MOST_INPUTS;
+        memcpy(list, last->inputs + 1, (size_t)n * sizeof *list);
+        x = list[0];
+    }
+    n += companions(m, x, true, MOST_INPUTS, list + n);
     if (m->alpha < 0)
         m->alpha = dc_graph_softmax(m->g, "alpha", ALPHA_ROWS, ALPHA_COLUMNS, 0.5f);
     for (int i = 0; i < n; i++)
         index[i] = draw(m, ALPHA_ROWS * ALPHA_COLUMNS);
-    dc_graph_mix(m->g, name, m->alpha, n, list, index);
+    m->mix = dc_graph_mix(m->g, name, m->alpha, n, list, index);
 }
 
 static void add_node(maker *m, int i)
@@ -118,7 +126,7 @@ static void add_head(maker *m, const char *prefix, float weight)
 
 dc_graph *random_graph(uint64_t seed)
 {
-    maker m = {dc_graph_create((dc_shape){3, 8, 8}), {seed, dc_rng_stream("random graph")}, 0, -1};
+    maker m = {dc_graph_create((dc_shape){3, 8, 8}), {seed, dc_rng_stream("random graph")}, 0, -1, -1};
     for (int i = 0; i < N_RANDOM_NODES; i++)
         add_node(&m, i);
     if (draw(&m, 3) == 0) {

@@ -269,6 +269,10 @@ static void backward_reads(memory *m, int node)
     const dc_plan_node *p = &m->plan->nodes[node];
     if (n->op != DC_OP_CROSS_ENTROPY)
         check_grad(m, node);
+    for (int by = p->extended_by; by >= 0; by = m->plan->nodes[by].extended_by) {
+        assert_int_equal(m->written[by], readings(m, by));
+        check_grad(m, by);
+    }
     if (dc_op_backward_reads_output(n->op) || p->norm >= 0)
         check_value(m, node);
     if (p->norm >= 0) {
@@ -309,6 +313,9 @@ static void backward(memory *m, int node)
         int x = p->sources[k];
         if (!m->plan->nodes[x].needs_grad) {
             assert_false(p->wants[k]);
+        } else if (k > 0 && k <= p->n_left) { /* the one that it extends writes it */
+            assert_int_equal(m->graph->nodes[p->extends].inputs[k], n->inputs[k]);
+            assert_false(p->wants[k]);
         } else if (p->leader != node) { /* the leader writes it */
             assert_false(p->wants[k]);
             m->written[x]++;
@@ -328,6 +335,8 @@ static void backward(memory *m, int node)
             if (m->written[x] > 0 && !is_view(m, x))
                 check_grad(m, x);
             write_grad(m, x, m->plan->nodes[x].grad);
+            for (int by = k > 0 ? p->extended_by : -1; by >= 0; by = m->plan->nodes[by].extended_by)
+                m->written[x]++;
         }
     }
     backward_reads(m, node);
@@ -358,7 +367,16 @@ static int run_with(memory *m, int leader, bool is_backward)
     return n;
 }
 
-/* Returns how many ran at another's step. */
+/* How many inputs mixes leave to those that they extend. */
+static int count_left(const memory *m)
+{
+    int left = 0;
+    for (int i = 0; i < m->graph->n_nodes; i++)
+        left += m->graph->nodes[i].op == DC_OP_MIX ? m->plan->nodes[i].n_left : 0;
+    return left;
+}
+
+/* Returns how much is done at another's step. */
 static int run_step(memory *m, const dc_plan_options *options)
 {
     const dc_graph *g = m->graph;
@@ -383,7 +401,7 @@ static int run_step(memory *m, const dc_plan_options *options)
             check_value(m, i);
     for (int k = 0; k < options->n_keep; k++)
         check_value(m, options->keep[k]);
-    return joined;
+    return joined + count_left(m);
 }
 
 /* Convolutions of one tensor, each behind its batch norm, with chains between them that take and leave memory. */
@@ -467,6 +485,7 @@ static const dc_plan_layout folding = {.lane = LANE,
                                        .defers_norm = true,
                                        .takes_norm = takes_norm,
                                        .joins = joins,
+                                       .chains_mixes = true,
                                        .recomputes = recomputes,
                                        .fuses = fuses,
                                        .extra = extra};
@@ -552,6 +571,39 @@ static void narrow_elements_halve_a_step(void **state)
     assert_true(bytes[1] >= (bytes[0] - alphas) / 2 + alphas - pieces);
 }
 
+/* A cell's nodes with shared operations: the first to read a feature differentiates it for all of them. */
+static void mixes_of_the_same_features_are_chained(void **state)
+{
+    (void)state;
+    dc_graph *g = dc_graph_create((dc_shape){4, 8, 8});
+    int mixes[DC_MAX_READERS + 1], features[2 * DC_MAX_READERS + 3], index[2 * DC_MAX_READERS + 3], n = 0;
+    const int alpha = dc_graph_softmax(g, "alpha", 8, 8, 1);
+    int x = dc_graph_conv(g, "x", g->input, 4, 3, 1, 1, 1, 1, 1);
+    for (int i = 0; i <= DC_MAX_READERS; i++) {
+        char name[8] = {'f', (char)('0' + i), 0};
+        features[n] = dc_graph_max_pool(g, name, x, 3, 1, 1), index[n] = n, n++;
+        features[n] = x, index[n] = n, n++;
+        name[0] = 'm';
+        x = mixes[i] = dc_graph_mix(g, name, alpha, n, features, index);
+    }
+    g->logits = dc_graph_linear(g, "logits", x, 10);
+    dc_graph_cross_entropy(g, "loss", g->logits, 0, 1);
+    const dc_plan_layout layout = {.lane = LANE, .chains_mixes = true, .extra = no_extra};
+    dc_plan *plan;
+    assert_int_equal(dc_plan_create(g, &layout, &(dc_plan_options){.batch = LANE, .training = true}, &plan), DC_OK);
+    for (int i = 0; i < DC_MAX_READERS; i++) {
+        const dc_plan_node *mix = &plan->nodes[mixes[i]];
+        assert_int_equal(mix->extends, i > 0 ? mixes[i - 1] : -1);
+        assert_int_equal(mix->extended_by, i + 1 < DC_MAX_READERS ? mixes[i + 1] : -1);
+        assert_int_equal(mix->n_left, 2 * i);
+        for (int k = 1; k <= 2 * i + 2; k++)
+            assert_int_equal(mix->wants[k], k > 2 * i);
+    }
+    assert_int_equal(plan->nodes[mixes[DC_MAX_READERS]].extends, -1); /* one too many: it is on its own */
+    dc_plan_destroy(plan);
+    dc_graph_destroy(g);
+}
+
 static void batches_and_graphs_that_are_none_are_refused(void **state)
 {
     (void)state;
@@ -569,6 +621,7 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test(nothing_that_is_read_was_overwritten_in_training),
                                        cmocka_unit_test(nothing_that_is_read_was_overwritten_in_inference),
                                        cmocka_unit_test(memory_is_reused_and_nothing_is_moved),
+                                       cmocka_unit_test(mixes_of_the_same_features_are_chained),
                                        cmocka_unit_test(narrow_elements_halve_a_step),
                                        cmocka_unit_test(batches_and_graphs_that_are_none_are_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -331,6 +331,7 @@ dc_status dc_cpu_backend_create_isa(const char *isa, int threads, dc_backend **b
     cpu->threads = threads;
     cpu->base.call = &interface;
     cpu->base.layout = (dc_plan_layout){.lane = DCK_LANES,
+                                        .chains_mixes = true,
                                         .folds_relu = true,
                                         .concat_views = true,
                                         .defers_norm = true,

@@ -233,15 +233,16 @@ static void sum_forward(const dc_cpu_backend *b, const dc_kernel_args *a, int fi
     b->kernels->mix_forward(n, x, weight, index, lanes(a->output), used_blocks(a), b->threads);
 }
 
-static void sum_backward(const dc_cpu_backend *b, const dc_kernel_args *a, int first, const float *weight,
-                         const int *index, float *dweight)
+/* Of the inputs from `first` on, for all that read them. */
+static void sum_backward(const dc_cpu_backend *b, const dc_kernel_args *a, int first, int readers,
+                         const dck_reader *reader)
 {
     int n = a->n_inputs - first;
     char *scratch = a->scratch;
     const dck_view *x = views_in(scratch, n, a->inputs + first);
     const dck_view *dx = views_in(scratch + views_bytes(n), n, a->input_grads + first);
-    b->kernels->mix_backward(n, x, weight, index, lanes(a->output_grad), dx, a->accumulate + first, dweight,
-                             used_blocks(a), scratch + 2 * views_bytes(n), b->threads);
+    b->kernels->mix_backward(n, x, readers, reader, dx, a->accumulate + first, used_blocks(a),
+                             scratch + 2 * views_bytes(n), b->threads);
 }
 
 static void sum_extra(const dc_cpu_backend *b, const dc_kernel *k, dc_cpu_extra *extra)
@@ -261,7 +262,8 @@ static void add_forward(const dc_cpu_backend *b, const dc_kernel *k, const dc_ke
 static void add_backward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
 {
     (void)k;
-    sum_backward(b, a, 0, NULL, NULL, NULL);
+    const dck_reader all_ones = {.dy = lanes(a->output_grad)};
+    sum_backward(b, a, 0, 1, &all_ones);
 }
 
 static void mix_forward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
@@ -273,7 +275,17 @@ static void mix_forward(const dc_cpu_backend *b, const dc_kernel *k, const dc_ke
 static void mix_backward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
 {
     (void)k;
-    sum_backward(b, a, 1, a->inputs[0].data, a->index + 1, a->input_grads[0].data);
+    const int first = 1 + a->n_left;
+    dck_reader reader[DCK_READERS];
+    _Static_assert((int)DC_MAX_READERS <= (int)DCK_READERS, "the kernels take as many as a plan chains");
+    for (int i = 0; i <= a->n_followers; i++) {
+        const dc_kernel_args *by = i == 0 ? a : a->followers[i - 1];
+        reader[i] = (dck_reader){.dy = lanes(by->output_grad),
+                                 .weight = by->inputs[0].data,
+                                 .index = by->index + first,
+                                 .dweight = by->input_grads[0].data};
+    }
+    sum_backward(b, a, first, a->n_followers + 1, reader);
 }
 
 /* ---- softmax of alpha: a few numbers ---- */
