@@ -147,7 +147,7 @@ EMULATED_TESTS := $(if $(EMULATED),$(addprefix $(BUILD)/emulated/unit/,test_conf
                       $(patsubst %,$(BUILD)/emulated/tests/%,$(filter-out $(notdir $(PLAN_TESTS)),\
                       $(patsubst tests/cuda/%.c,%,$(filter tests/cuda/test_%,$(TEST_SOURCES))))) \
                       $(patsubst tests/emulator/%.c,$(BUILD)/emulator-tests/%,$(filter tests/emulator/test_%,$(TEST_SOURCES))))
-EMULATED_MPI_TESTS := $(if $(EMULATED),$(BUILD)/emulated/mpi-tests/test_nccl)
+EMULATED_MPI_TESTS := $(if $(EMULATED),$(addprefix $(BUILD)/emulated/mpi-tests/,test_nccl test_train_parallel))
 FUZZERS      := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(filter tests/fuzz/%,$(TEST_SOURCES)))
 
 ifeq ($(V),1)
@@ -312,7 +312,7 @@ emulated: $(EMULATED_TESTS) $(PLAN_TESTS)
 # The same as on the emulated device, where there is a real one.
 REAL_GPU_TESTS := $(if $(GPU),$(addprefix $(BUILD)/tests/,test_conformance test_golden) \
                       $(patsubst tests/cuda/%.c,$(BUILD)/gpu-tests/%,$(filter tests/cuda/test_%,$(TEST_SOURCES))))
-test-gpu: $(PROGRAM) $(REAL_GPU_TESTS) $(if $(GPU),$(BUILD)/mpi-tests/test_nccl)
+test-gpu: $(PROGRAM) $(REAL_GPU_TESTS) $(if $(GPU),$(EMULATED_MPI_TESTS:$(BUILD)/emulated/%=$(BUILD)/%))
 	tests/test_gpu.sh $(REAL_GPU_TESTS)
 
 gpu-report: $(GPU)

@@ -166,11 +166,15 @@ typedef struct dc_backend_interface {
      * work before and after it. NULL: memory is the host's, and what has returned is done. */
     void *(*stream)(dc_backend *);
     /* A run: forward (what = 0) or backward of a step, between open and close. The same run with the same operands is
-     * recorded and replayed at once from then on, as far as `recordable` (nothing but calls of the backend in it); then
-     * *replayed is true, and neither calls nor close must follow. close returns status or its own error. *runs starts
-     * as NULL, and destroy_runs is legal on it; the operands' addresses must stay what they are until then. */
-    dc_status (*open_run)(dc_backend *, dc_runs **runs, const dc_step *step, unsigned what, bool recordable,
+     * recorded and replayed from then on; then *replayed is true, and no calls of forward, backward and the like must
+     * follow. Between end_part and begin_part the caller puts work of others on the stream (sums over ranks), which is
+     * not recorded: `parts`, NULL where there are none, says whose, and the same run has the same parts. close returns
+     * status or its own error. *runs starts as NULL, and destroy_runs is legal on it; the operands' addresses must stay
+     * what they are until then. */
+    dc_status (*open_run)(dc_backend *, dc_runs **runs, const dc_step *step, unsigned what, const void *parts,
                           bool *replayed);
+    dc_status (*end_part)(dc_backend *, dc_runs *runs);
+    dc_status (*begin_part)(dc_backend *, dc_runs *runs);
     dc_status (*close_run)(dc_backend *, dc_runs *runs, dc_status status);
     void (*destroy_runs)(dc_backend *, dc_runs *runs);
     /* Begins to copy a batch to the device, in its elements, while what was enqueued before is computed. The host's

@@ -245,12 +245,12 @@ static void prepare_step(dc_executor *e, const dc_step *step)
     point_at_images(e, step);
 }
 
-/* Begins forward (what = 0) or backward; *done: it was replayed. */
-static dc_status open_run(dc_executor *e, const dc_step *step, unsigned what, bool recordable, bool *done)
+/* Begins forward (what = 0) or backward. */
+static dc_status open_run(dc_executor *e, const dc_step *step, unsigned what, const void *parts, bool *replayed)
 {
-    *done = false;
+    *replayed = false;
     prepare_step(e, step);
-    return e->backend->call->open_run ? e->backend->call->open_run(e->backend, &e->runs, step, what, recordable, done)
+    return e->backend->call->open_run ? e->backend->call->open_run(e->backend, &e->runs, step, what, parts, replayed)
                                       : DC_OK;
 }
 
@@ -275,9 +275,9 @@ static dc_status run_forward(dc_executor *e, const dc_step *step)
 
 dc_status dc_executor_forward(dc_executor *e, const dc_step *step)
 {
-    bool done;
-    DC_TRY(open_run(e, step, 0, true, &done));
-    return done ? DC_OK : close_run(e, run_forward(e, step));
+    bool replayed;
+    DC_TRY(open_run(e, step, 0, NULL, &replayed));
+    return close_run(e, replayed ? DC_OK : run_forward(e, step));
 }
 
 /* Computes again what node i is about to read and was not kept. */
@@ -355,35 +355,57 @@ static dc_status zero_param_gradients(dc_executor *e, int id)
     return DC_OK;
 }
 
-static dc_status run_backward(dc_executor *e, const dc_step *step, unsigned what, dc_grad_hook hook, void *context)
+/* Node i and those that it runs. */
+static dc_status backward_of(dc_executor *e, int i, const dc_step *step, unsigned what)
 {
-    if (what & DC_GRAD_ALPHA)
+    const dc_plan_node *nodes = e->plan->nodes;
+    const bool runs = e->nodes[i].kernel && nodes[i].needs_grad;
+    bool any = false;
+    for (int f = i; f >= 0; f = nodes[f].next_sibling) {
+        any |= choose_gradients(e, f, what);
+        if (!runs)
+            DC_TRY(zero_param_gradients(e, f));
+    }
+    return runs && any ? backward_node(e, i, step) : DC_OK;
+}
+
+/* What the hook starts is not the run's own. */
+static dc_status call_hook(dc_executor *e, int i, const dc_grad_hook *hook)
+{
+    const dc_backend_interface *call = e->backend->call;
+    bool starts = false;
+    for (int f = i; f >= 0; f = e->plan->nodes[f].next_sibling)
+        if (e->graph->nodes[f].n_params)
+            DC_TRY(hook->done(hook->context, e->graph, f, &starts));
+    if (!starts)
+        return DC_OK;
+    if (call->end_part)
+        DC_TRY(call->end_part(e->backend, e->runs));
+    DC_TRY(hook->start(hook->context));
+    return call->begin_part ? call->begin_part(e->backend, e->runs) : DC_OK;
+}
+
+static dc_status run_backward(dc_executor *e, const dc_step *step, unsigned what, const dc_grad_hook *hook,
+                              bool replayed)
+{
+    if (what & DC_GRAD_ALPHA && !replayed)
         DC_TRY(zero_softmax_gradients(e));
     for (int i = e->graph->n_nodes - 1; i >= 0; i--) {
-        const dc_plan_node *nodes = e->plan->nodes;
-        const bool runs = e->nodes[i].kernel && nodes[i].needs_grad;
-        bool any = false;
-        if (nodes[i].leader != i)
+        if (e->plan->nodes[i].leader != i)
             continue;
-        for (int f = i; f >= 0; f = nodes[f].next_sibling) {
-            any |= choose_gradients(e, f, what);
-            if (!runs)
-                DC_TRY(zero_param_gradients(e, f));
-        }
-        if (runs && any)
-            DC_TRY(backward_node(e, i, step));
-        for (int f = i; f >= 0 && hook; f = nodes[f].next_sibling)
-            if (e->graph->nodes[f].n_params)
-                DC_TRY(hook(context, e->graph, f));
+        if (!replayed)
+            DC_TRY(backward_of(e, i, step, what));
+        if (hook)
+            DC_TRY(call_hook(e, i, hook));
     }
     return DC_OK;
 }
 
-dc_status dc_executor_backward(dc_executor *e, const dc_step *step, unsigned what, dc_grad_hook hook, void *context)
+dc_status dc_executor_backward(dc_executor *e, const dc_step *step, unsigned what, const dc_grad_hook *hook)
 {
-    bool done;
-    DC_TRY(open_run(e, step, what, !hook, &done));
-    return done ? DC_OK : close_run(e, run_backward(e, step, what, hook, context));
+    bool replayed;
+    DC_TRY(open_run(e, step, what, hook ? hook->context : NULL, &replayed));
+    return close_run(e, run_backward(e, step, what, hook, replayed));
 }
 
 static void take_main(void *context, const float *result)

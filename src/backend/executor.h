@@ -30,14 +30,19 @@ void dc_executor_bind(dc_executor *executor, float *const *values, float *const 
 
 dc_status dc_executor_forward(dc_executor *executor, const dc_step *step);
 
-/* Called during backward after the parameter gradients of `node` are complete (in its param order), for reductions
- * that overlap the rest of backward. */
-typedef dc_status (*dc_grad_hook)(void *context, const dc_graph *graph, int node);
+/* For reductions that overlap the rest of backward. */
+typedef struct dc_grad_hook {
+    /* Called during backward, in the nodes' order, when the parameter gradients of `node` are complete, or will be with
+     * what is enqueued by now. Sets *starts where `start` is to be called before the next node's: for the same backward
+     * of the same graph after the same nodes each time. */
+    dc_status (*done)(void *context, const dc_graph *graph, int node, bool *starts);
+    dc_status (*start)(void *context);
+    void *context;
+} dc_grad_hook;
 
 /* After forward of the same step with training = true. what: DC_GRAD_WEIGHTS | DC_GRAD_ALPHA; only those gradients are
  * computed, and each is overwritten (with zeros where no loss depends on the parameter). hook may be NULL. */
-dc_status dc_executor_backward(dc_executor *executor, const dc_step *step, unsigned what, dc_grad_hook hook,
-                               void *context);
+dc_status dc_executor_backward(dc_executor *executor, const dc_step *step, unsigned what, const dc_grad_hook *hook);
 
 typedef struct dc_metrics {
     double loss;      /* sum over images of the main loss (mean * n), without the auxiliary head's */

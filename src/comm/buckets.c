@@ -157,10 +157,10 @@ dc_status dc_buckets_begin(dc_buckets *b, const bool *expected)
     for (int i = 0; i < b->n_buckets; i++)
         b->buckets[i].n_left = b->buckets[i].n_expected;
     b->n_started = 0;
-    return DC_OK;
+    return advance(b); /* past those in which nothing is expected */
 }
 
-dc_status dc_buckets_done(dc_buckets *b, int index)
+dc_status dc_buckets_done(dc_buckets *b, int index, bool *starts)
 {
     if (!b->transport)
         return DC_OK;
@@ -168,8 +168,13 @@ dc_status dc_buckets_done(dc_buckets *b, int index)
         return dc_fail(DC_ERR_INTERNAL, "gradient buckets: parameter %d is done twice or not expected", index);
     b->expected[index] = false;
     b->buckets[b->bucket_of[index]].n_left--;
-    DC_TRY(b->transport->call->progress(b->transport));
-    return advance(b);
+    *starts |= b->buckets[b->n_started].n_left == 0;
+    return b->transport->call->progress(b->transport);
+}
+
+dc_status dc_buckets_start(dc_buckets *b)
+{
+    return b->transport ? advance(b) : DC_OK;
 }
 
 dc_status dc_buckets_finish(dc_buckets *b)

@@ -40,8 +40,12 @@ void dc_buckets_destroy(dc_buckets *buckets);
 dc_status dc_buckets_begin(dc_buckets *buckets, const bool *expected);
 
 /* In backward, when the gradient of parameter `index` is complete: once for each expected one, in any order. It belongs
- * to the reduction from now on and may not be touched before dc_buckets_finish. */
-dc_status dc_buckets_done(dc_buckets *buckets, int index);
+ * to the reduction from now on and may not be touched before dc_buckets_finish. *starts becomes true where sums can now
+ * be started, and is else left as it is. */
+dc_status dc_buckets_done(dc_buckets *buckets, int index, bool *starts);
+
+/* Starts the sums that can be: to be called soon after some could. */
+dc_status dc_buckets_start(dc_buckets *buckets);
 
 /* After backward: waits for the rest (the stream does). grads then hold the SUM over ranks (each rank's are of the mean
  * over all ranks' images). It is an error when an expected parameter did not complete. */

@@ -194,8 +194,7 @@ static dc_status prepare(const dc_comm *comm, dc_nccl *n, ncclUniqueId *id)
     return result == ncclSuccess ? DC_OK : failed(n, result, "a unique id");
 }
 
-/* A first sum, of ones. NCCL connects ranks when they first need it: better here than in the first step, or while that
- * is captured. */
+/* A first sum, of ones. NCCL connects ranks when they first need it: better here than in the first step. */
 static dc_status sum_ones(dc_nccl *n, cudaStream_t stream, float *device)
 {
     float one = 1;

@@ -23,7 +23,8 @@ dc_status dc_nccl_create(const dc_comm *comm, dc_nccl **nccl);
 void dc_nccl_destroy(dc_nccl *nccl);
 
 /* Enqueue on the stream, for device memory, the same on every rank in the same order. Sums are in place, with the same
- * bits on every rank and in every run on the same GPUs. Legal while the stream is captured. */
+ * bits on every rank and in every run on the same GPUs. Not while the stream is captured: all ranks would have to
+ * capture and to replay the same sums together, and the group could neither end nor abort while a graph has one. */
 dc_status dc_nccl_sum(dc_nccl *nccl, float *values, size_t count, cudaStream_t stream);
 
 /* Of somebody who has waited so long for a stream that the group's work is on. */

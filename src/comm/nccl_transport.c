@@ -10,7 +10,6 @@ typedef struct nccl_transport {
     dc_nccl *nccl;
     cudaStream_t caller, sums;
     cudaEvent_t ready, done;
-    bool started; /* something, since the last finish */
 } nccl_transport;
 
 static void destroy(dc_transport *transport)
@@ -40,9 +39,7 @@ static dc_status start(dc_transport *transport, float *data, size_t count)
     nccl_transport *t = (nccl_transport *)transport;
     DC_CUDA_TRY(cudaEventRecord(t->ready, t->caller));
     DC_CUDA_TRY(cudaStreamWaitEvent(t->sums, t->ready, 0));
-    DC_TRY(dc_nccl_sum(t->nccl, data, count, t->sums));
-    t->started = true;
-    return DC_OK;
+    return dc_nccl_sum(t->nccl, data, count, t->sums);
 }
 
 static dc_status progress(dc_transport *transport)
@@ -51,13 +48,9 @@ static dc_status progress(dc_transport *transport)
     return DC_OK;
 }
 
-/* Where nothing was started, nothing is joined: a captured stream may only wait for what was captured with it. */
 static dc_status finish(dc_transport *transport)
 {
     nccl_transport *t = (nccl_transport *)transport;
-    if (!t->started)
-        return DC_OK;
-    t->started = false;
     DC_CUDA_TRY(cudaEventRecord(t->done, t->sums));
     DC_CUDA_TRY(cudaStreamWaitEvent(t->caller, t->done, 0));
     return DC_OK;

@@ -32,7 +32,7 @@ dc_status dc_mpi_transport_create(const dc_comm *comm, int n_sums, dc_transport 
 
 /* By NCCL, in the memory of the present CUDA device, which is to be another one on each rank (DC_ERR_INPUT where it is
  * not; _check tells so in advance): stream is the cudaStream_t of the caller's work. `zero`, `start` and `finish` only
- * enqueue, so that a step with them can be captured. Where the program is built without CUDA no backend has a stream,
+ * enqueue; not while the stream is captured (nccl.h). Where the program is built without CUDA no backend has a stream,
  * and without_nccl.c takes the place of nccl_transport.c. Collective. */
 dc_status dc_nccl_transport_check(const dc_comm *comm);
 dc_status dc_nccl_transport_create(const dc_comm *comm, void *stream, dc_transport **transport);

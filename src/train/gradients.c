@@ -28,10 +28,9 @@ static dc_status compute(dc_model *model, const dc_batch *batch, const dc_step *
                          dc_reducer *reducer, dc_metrics *metrics)
 {
     dc_step step = *circumstances;
-    const dc_grad_hook hook = reducer ? dc_reducer_hook_of(reducer) : NULL;
     DC_TRY(dc_batch_stage(model->params->backend, model->graph, batch, &step));
     DC_TRY(dc_executor_forward(model->executor, &step));
-    DC_TRY(dc_executor_backward(model->executor, &step, what, hook, reducer));
+    DC_TRY(dc_executor_backward(model->executor, &step, what, reducer ? dc_reducer_hook(reducer) : NULL));
     return dc_executor_metrics(model->executor, metrics);
 }
 

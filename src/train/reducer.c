@@ -64,6 +64,30 @@ static dc_status create_buckets(dc_reducer *r, const dc_bucket_param *ranges)
     return DC_OK;
 }
 
+/* ---- the hook of backward ---- */
+
+static int bucket_param(const dc_reducer *r, const dc_graph *graph, int param)
+{
+    return r->bucket_of[dc_params_find(r->params, graph->params[param].name)];
+}
+
+static dc_status gradients_done(void *context, const dc_graph *graph, int node, bool *starts)
+{
+    dc_reducer *r = context;
+    for (int p = 0; p < graph->nodes[node].n_params; p++) {
+        int param = graph->nodes[node].params[p];
+        if (dc_grad_has(r->what, graph->params[param].role))
+            DC_TRY(dc_buckets_done(r->buckets, bucket_param(r, graph, param), starts));
+    }
+    return DC_OK;
+}
+
+static dc_status start_sums(void *context)
+{
+    dc_reducer *r = context;
+    return dc_buckets_start(r->buckets);
+}
+
 dc_status dc_reducer_create(const dc_comm *comm, const dc_params *params, dc_reducer **reducer)
 {
     size_t n = (size_t)params->n + 1;
@@ -73,6 +97,7 @@ dc_status dc_reducer_create(const dc_comm *comm, const dc_params *params, dc_red
     if (r && ranges) {
         r->comm = comm;
         r->params = params;
+        r->hook = (dc_grad_hook){gradients_done, start_sums, r};
         r->bucket_of = dc_alloc(n * sizeof *r->bucket_of);
         r->expected = dc_alloc_zeroed(n * sizeof *r->expected);
         status = r->bucket_of && r->expected ? collect(r, ranges) : DC_ERR_MEMORY;
@@ -101,11 +126,6 @@ void dc_reducer_destroy(dc_reducer *r)
     free(r);
 }
 
-static int bucket_param(const dc_reducer *r, const dc_graph *graph, int param)
-{
-    return r->bucket_of[dc_params_find(r->params, graph->params[param].name)];
-}
-
 dc_status dc_reducer_begin(dc_reducer *r, const dc_graph *graph, unsigned what)
 {
     r->what = what;
@@ -118,27 +138,17 @@ dc_status dc_reducer_begin(dc_reducer *r, const dc_graph *graph, unsigned what)
     return dc_buckets_begin(r->buckets, r->expected);
 }
 
-dc_status dc_reducer_hook(void *context, const dc_graph *graph, int node)
+const dc_grad_hook *dc_reducer_hook(const dc_reducer *r)
 {
-    dc_reducer *r = context;
-    for (int p = 0; p < graph->nodes[node].n_params && r->comm->size > 1; p++) {
-        int param = graph->nodes[node].params[p];
-        if (dc_grad_has(r->what, graph->params[param].role))
-            DC_TRY(dc_buckets_done(r->buckets, bucket_param(r, graph, param)));
-    }
-    return DC_OK;
-}
-
-dc_grad_hook dc_reducer_hook_of(const dc_reducer *r)
-{
-    return r->comm->size > 1 ? dc_reducer_hook : NULL;
+    return r->comm->size > 1 ? &r->hook : NULL;
 }
 
 dc_status dc_reducer_complete(dc_reducer *r, const dc_graph *graph)
 {
-    for (int i = graph->n_nodes - 1; i >= 0; i--)
-        DC_TRY(dc_reducer_hook(r, graph, i));
-    return DC_OK;
+    bool starts = false;
+    for (int i = graph->n_nodes - 1; i >= 0 && r->comm->size > 1; i--)
+        DC_TRY(gradients_done(r, graph, i, &starts));
+    return dc_buckets_start(r->buckets);
 }
 
 dc_status dc_reducer_add_nothing(dc_reducer *r, const dc_graph *graph)

@@ -14,6 +14,7 @@ typedef struct dc_reducer {
     int *bucket_of; /* store item -> bucket parameter; -1: it has no gradient */
     bool *expected; /* bucket parameter: it is in the present backward */
     unsigned what;  /* gradients of the present backward, DC_GRAD_* */
+    dc_grad_hook hook;
     int n;
 } dc_reducer;
 
@@ -26,9 +27,8 @@ void dc_reducer_destroy(dc_reducer *reducer);
 
 /* Before backward through this graph, of these gradients (DC_GRAD_*), the same on every rank. */
 dc_status dc_reducer_begin(dc_reducer *reducer, const dc_graph *graph, unsigned what);
-/* A dc_grad_hook whose context is the reducer, and that hook where there is anything to sum, else NULL. */
-dc_grad_hook dc_reducer_hook_of(const dc_reducer *reducer);
-dc_status dc_reducer_hook(void *reducer, const dc_graph *graph, int node);
+/* For that backward: it starts sums as soon as they can be; NULL where there is nothing to sum. */
+const dc_grad_hook *dc_reducer_hook(const dc_reducer *reducer);
 /* In place of the hook: all gradients of the graph are complete now. */
 dc_status dc_reducer_complete(dc_reducer *reducer, const dc_graph *graph);
 /* In place of backward for a rank that has no images: its gradients are zero. */

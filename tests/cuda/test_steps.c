@@ -2,7 +2,7 @@
  * real one does not tell. */
 #include "search/search.h"
 #include "tests/cuda/device.h"
-#include "tests/emulator/waits.h"
+#include "tests/emulator/counts.h"
 #include "tests/support/tiny_data.h"
 #include "train/train.h"
 

@@ -224,7 +224,6 @@ void end(collective *c)
     if (c->comm->aborted)
         return;
     memcpy(c->data, c->moved.data(), c->bytes);
-    c->stage = 0; /* a graph may run it again */
     c->comm->busy = false;
 }
 
@@ -237,6 +236,15 @@ void require_ready(const communicator *c, const char *call)
         die("%s: the last call of this communicator is still under way, or its end has begun", call);
 }
 
+/* NCCL permits it where all ranks capture the same and replay it together, which nobody checks; and then it waits for
+ * ever in ncclCommFinalize and ncclCommAbort while a graph lives. */
+void require_uncaptured(cudaStream_t stream, const char *call)
+{
+    cudaStreamCaptureStatus status;
+    if (cudaStreamIsCapturing(stream, &status) != cudaSuccess || status != cudaStreamCaptureStatusNone)
+        die("%s: the stream is being captured, which is not emulated", call);
+}
+
 ncclResult_t launch(ncclComm_t handle, const char *call, meaning means, const void *from, void *to, size_t bytes,
                     cudaStream_t stream)
 {
@@ -245,6 +253,7 @@ ncclResult_t launch(ncclComm_t handle, const char *call, meaning means, const vo
     if (from != to)
         die("%s: this emulation is of collectives in place", call);
     require_device_memory(to, bytes, call, "the buffer");
+    require_uncaptured(stream, call);
     auto c = std::make_shared<collective>(collective{comm, call, means, to, bytes, 0, {}, {}, MPI_REQUEST_NULL});
     comm->enqueues = [=] {
         const cudaError_t error = enqueue(

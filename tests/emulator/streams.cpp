@@ -1,7 +1,7 @@
 /* Streams, events and copies. Each stream is a queue; whoever waits runs operations from the queues, one at a time, in
  * an order that the dependencies of events permit and nothing else restrains. */
 #include "streams.hpp"
-#include "waits.h"
+#include "counts.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -313,6 +313,7 @@ void push(const std::shared_ptr<stream> &s, operation op)
     }
     op.end = std::make_shared<mark>(mark{false, 0, s});
     s->last = op.end;
+    s->enqueued += op.task.run || op.run != nullptr;
     s->queue.push_back(std::move(op));
 }
 
@@ -397,6 +398,12 @@ unsigned long emulator_waits(cudaStream_t handle)
 {
     api_call call("emulator_waits");
     return stream_of(handle, "emulator_waits")->waits;
+}
+
+unsigned long emulator_enqueued(cudaStream_t handle)
+{
+    api_call call("emulator_enqueued");
+    return stream_of(handle, "emulator_enqueued")->enqueued;
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t handle)

@@ -60,8 +60,9 @@ struct stream {
     std::deque<operation> queue;
     std::shared_ptr<mark> last; /* of what was enqueued so far; NULL: nothing was */
     std::shared_ptr<capture> captured;
-    std::set<size_t> tail;   /* nodes of the capture that the next one follows */
-    unsigned long waits = 0; /* of the host for work of this stream that was not done */
+    std::set<size_t> tail;      /* nodes of the capture that the next one follows */
+    unsigned long waits = 0;    /* of the host for work of this stream that was not done */
+    unsigned long enqueued = 0; /* pieces of work */
 };
 
 struct event {

@@ -101,6 +101,7 @@ on_gpus() {
         for streams in lazy eager random; do # of the emulator
             EMULATOR_STREAMS=$streams passes $ranks test_nccl all
         done
+        DCANAS_TEST_DEVICE=cuda passes $ranks test_train_parallel all
     done
     [ "$1" -ge 4 ] || return
     export DCANAS_NCCL_TIMEOUT_S=1
@@ -115,6 +116,7 @@ mistakes() {
     ends 3 test_nccl share 2 10 'ranks 0 and 1 both use GPU 0 (emulated device 0) of their node: NCCL needs one GPU a rank'
     refuses 2 test_nccl mismatch 'ncclAllReduce: on rank [01] it is an all-reduce of'
     refuses 2 test_nccl order 'nccl.*: on rank [01] it is .*50 elements'
+    refuses 2 test_nccl captured 'ncclAllReduce: the stream is being captured'
     refuses 2 test_nccl host_memory 'ncclAllReduce: the buffer is not 400 bytes of device memory'
 }
 

@@ -47,6 +47,15 @@ static void draw(model *m, const dc_comm *comm, uint32_t step, bool whole)
     CHECK_OK(dc_comm_sum_floats(comm, m->sums, m->count));
 }
 
+/* Completes a parameter, and starts what can be. */
+static void complete(dc_buckets *buckets, int i)
+{
+    bool starts = false;
+    CHECK_OK(dc_buckets_done(buckets, i, &starts));
+    if (starts)
+        CHECK_OK(dc_buckets_start(buckets));
+}
+
 /* Completes from the end, with neighbours swapped within windows of the given width. */
 static void run_step(dc_buckets *buckets, const bool *expected, int window)
 {
@@ -54,7 +63,7 @@ static void run_step(dc_buckets *buckets, const bool *expected, int window)
     for (int end = N_PARAMS; end > 0; end -= window)
         for (int i = end > window ? end - window : 0; i < end; i++)
             if (!expected || expected[i])
-                CHECK_OK(dc_buckets_done(buckets, i));
+                complete(buckets, i);
     CHECK_OK(dc_buckets_finish(buckets));
 }
 
@@ -90,7 +99,7 @@ static void check_same_bits(const dc_comm *comm)
         CHECK_OK(dc_buckets_begin(buckets, NULL));
         for (int i = N_PARAMS - 1; i >= 0; i--) {
             double one = 1;
-            CHECK_OK(dc_buckets_done(buckets, k > 0 && comm->rank % 2 ? N_PARAMS - 1 - i : i));
+            complete(buckets, k > 0 && comm->rank % 2 ? N_PARAMS - 1 - i : i);
             if (i % 20 == 0)
                 CHECK_OK(dc_comm_sum_doubles(comm, &one, 1));
         }
@@ -137,8 +146,10 @@ static void check_misuse(const dc_comm *comm)
         CHECK(buckets == NULL);
         CHECK_OK(dc_buckets_create(comm, NULL, m.grads, N_PARAMS, m.params, 1 << 30, &buckets));
         CHECK_OK(dc_buckets_begin(buckets, NULL));
-        CHECK_OK(dc_buckets_done(buckets, 4));
-        CHECK(dc_buckets_done(buckets, 4) == DC_ERR_INTERNAL);
+        bool starts = false;
+        CHECK_OK(dc_buckets_done(buckets, 4, &starts));
+        CHECK(dc_buckets_done(buckets, 4, &starts) == DC_ERR_INTERNAL);
+        CHECK(!starts);
         CHECK(dc_buckets_finish(buckets) == DC_ERR_INTERNAL);
         CHECK_MESSAGE("parameter 59 of 60");
         dc_buckets_destroy(buckets);

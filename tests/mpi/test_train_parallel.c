@@ -1,17 +1,21 @@
 /* Data-parallel training follows the training of one rank on the same global batches, also when ranks compute their
  * shares in pieces. The network has no batch norm, whose statistics are each rank's and piece's own; everything else
  * that a step may hold is in it: two losses, random masks, augmented images, clipping, momentum, and last batches that
- * leave some ranks few images or none. */
+ * leave some ranks few images or none. On the CPU, or on GPUs, one a rank, with DCANAS_TEST_DEVICE=cuda: then also how
+ * much of a step is replayed, which the emulated device tells. */
 #include <math.h>
 #include <stdlib.h>
 
 #include "check.h"
 #include "nn/model.h"
+#include "tests/emulator/counts.h"
 #include "tests/support/temp_dir.h"
 #include "train/evaluate.h"
 #include "train/gradients.h"
 
 enum { SIDE = 8, CLASSES = 3, BATCH = 70, IMAGES = 4 * BATCH + 2, EPOCHS = 2, STEPS = EPOCHS * 5 };
+
+#pragma weak emulator_enqueued
 
 /* One training: what it ends with. */
 typedef struct training {
@@ -24,6 +28,7 @@ typedef struct training {
     dc_reducer *reducer;
     int idle; /* steps of this rank without an image */
     double loss[STEPS], norm[STEPS];
+    unsigned long enqueued[STEPS]; /* by the host until the end of each step; 0: nobody tells */
 } training;
 
 static void write_data(const char *path)
@@ -105,6 +110,7 @@ static void take_step(training *t, const dc_comm *comm, int i)
     CHECK_OK(dc_metrics_sum(comm, &metrics));
     CHECK(metrics.n == n_global);
     t->loss[i] = (metrics.loss + 0.4 * metrics.auxiliary) / (double)metrics.n;
+    t->enqueued[i] = emulator_enqueued ? emulator_enqueued(t->backend->call->stream(t->backend)) : 0;
 }
 
 static training train(const dc_comm *comm, dc_backend *backend, const dc_dataset *dataset, int micro_batch)
@@ -169,11 +175,27 @@ static void check_equal_ranks(const training *t, const dc_comm *comm)
     free(first);
 }
 
+static dc_backend *make_backend(const dc_comm *world)
+{
+    const char *device = getenv("DCANAS_TEST_DEVICE");
+    const dc_backend_options options = {.threads = 1, .local_rank = world->local_rank};
+    dc_backend *backend;
+    CHECK_OK(dc_backend_create(device ? device : "cpu", &options, &backend));
+    return backend;
+}
+
+/* When both places of batches have been seen twice, forward and backward are replayed in the parts between sums: what
+ * the host still enqueues is the batch, moments, graphs, the optimizer and what comes back. */
+static void check_replayed(const training *t)
+{
+    for (int i = STEPS - 3; i < STEPS - 1; i++)
+        CHECK(t->enqueued[i] - t->enqueued[i - 1] <= 16);
+}
+
 static void check_follows(const dc_comm *world, const dc_dataset *dataset, int micro_batch)
 {
-    dc_backend *backend;
     const dc_comm alone = dc_comm_self();
-    CHECK_OK(dc_backend_create("cpu", &(dc_backend_options){.threads = 1}, &backend));
+    dc_backend *backend = make_backend(world);
     training one = train(&alone, backend, dataset, 0), all = train(world, backend, dataset, micro_batch);
     for (int i = 0; i < STEPS; i++) {
         CHECK(close_to(all.loss[i], one.loss[i], 1e-5));
@@ -182,6 +204,8 @@ static void check_follows(const dc_comm *world, const dc_dataset *dataset, int m
     CHECK(fabs(one.loss[STEPS - 1] - one.loss[0]) > 1e-3); /* it is a training: something moves */
     compare_weights(&all, &one);
     check_equal_ranks(&all, world);
+    if (!micro_batch)
+        check_replayed(&all);
     int64_t idle = all.idle;
     CHECK_OK(dc_comm_sum_int64(world, &idle, 1));
     CHECK(idle == (world->size > 2 ? EPOCHS * (world->size - 2) : 0)); /* the last batch has two images */
@@ -196,8 +220,7 @@ static void check_equal_start(const dc_comm *comm, const dc_dataset *dataset)
     training t = {0};
     float weights[8 * 3 * 3];
     dc_reducer *reducer = NULL;
-    CHECK_OK(dc_backend_create("cpu", &(dc_backend_options){.threads = 1}, &t.backend));
-    t.arena.backend = t.backend;
+    t.backend = t.arena.backend = make_backend(comm);
     open_training(&t, comm, dataset, 0);
     const int item = dc_params_find(t.params, "first.weight");
     CHECK(item >= 0 && t.params->items[item].param.count == sizeof weights / sizeof *weights);

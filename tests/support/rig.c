@@ -128,7 +128,7 @@ void rig_train(rig *r, const char *seed, unsigned what)
     r->step.training = true;
     rig_ok(dc_executor_forward(r->training->executor, &r->step));
     if (what)
-        rig_ok(dc_executor_backward(r->training->executor, &r->step, what, NULL, NULL));
+        rig_ok(dc_executor_backward(r->training->executor, &r->step, what, NULL));
 }
 
 void rig_infer(rig *r)

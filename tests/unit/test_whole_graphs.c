@@ -245,7 +245,7 @@ static void compare_training(machine *a, machine *b)
         for (int i = 0; i < 2; i++) {
             poison(both[i]);
             must(dc_executor_forward(both[i]->executor, &both[i]->step));
-            must(dc_executor_backward(both[i]->executor, &both[i]->step, what, NULL, NULL));
+            must(dc_executor_backward(both[i]->executor, &both[i]->step, what, NULL));
         }
         compare_metrics(a, b);
         compare_stores(a, b, true, round ? DC_ROLE_ALPHA : DC_ROLE_WEIGHT);

@@ -132,8 +132,10 @@ dc_status dc_cuda_add(dc_backend *backend, float *y, const float *host, size_t c
 void dc_cuda_tables_clear(dc_cuda_backend *b);
 
 /* Recording of runs and staging of batches, in cuda_step.c. */
-dc_status dc_cuda_open_run(dc_backend *backend, dc_runs **runs, const dc_step *step, unsigned what, bool recordable,
+dc_status dc_cuda_open_run(dc_backend *backend, dc_runs **runs, const dc_step *step, unsigned what, const void *parts,
                            bool *replayed);
+dc_status dc_cuda_end_part(dc_backend *backend, dc_runs *runs);
+dc_status dc_cuda_begin_part(dc_backend *backend, dc_runs *runs);
 dc_status dc_cuda_close_run(dc_backend *backend, dc_runs *runs, dc_status status);
 void dc_cuda_destroy_runs(dc_backend *backend, dc_runs *runs);
 dc_status dc_cuda_stage_batch(dc_backend *backend, const float *images, size_t n_floats, const int32_t *labels,

@@ -8,7 +8,7 @@
 
 /* What a recording has built in; what changes in every step is read from device memory (dck_moment). */
 typedef struct run_key {
-    const void *images, *labels;
+    const void *images, *labels, *parts;
     uint64_t seed, generation;
     int n_images, n_global;
     uint32_t first_image;
@@ -18,11 +18,13 @@ typedef struct run_key {
 } run_key;
 
 /* The first time a run is only run, so that cuDNN's plans are made and the workspace has grown; the second time it is
- * recorded. */
+ * recorded, a graph for each part. Sums over ranks, between parts, are in no graph: NCCL wants ranks to record and to
+ * replay a sum all alike, and its communicators neither end nor abort while a graph has one. */
 typedef struct run {
     run_key key;
-    bool known;
-    cudaGraphExec_t graph; /* NULL: not recorded yet */
+    bool known, whole; /* whole: recorded, to its end */
+    int n_parts, capacity;
+    cudaGraphExec_t *parts;
     uint64_t used;
 } run;
 
@@ -32,16 +34,18 @@ enum { N_RUNS = 8 };
 
 struct dc_runs {
     run run[N_RUNS];
-    run *open;      /* the one that is recorded now, else NULL */
+    run *open;      /* recorded or replayed now, else NULL */
+    int next_part;  /* to be replayed */
     uint64_t clock; /* of use */
 };
 
-static run_key key_of(const dc_cuda_backend *b, const dc_step *step, unsigned what)
+static run_key key_of(const dc_cuda_backend *b, const dc_step *step, unsigned what, const void *parts)
 {
     run_key key;
     memset(&key, 0, sizeof key); /* compared as bytes */
     key.images = step->images.data;
     key.labels = step->labels;
+    key.parts = parts;
     key.seed = step->seed;
     key.generation = b->generation;
     key.n_images = step->n_images;
@@ -55,8 +59,9 @@ static run_key key_of(const dc_cuda_backend *b, const dc_step *step, unsigned wh
 
 static void forget(run *r)
 {
-    if (r->graph)
-        cudaGraphExecDestroy(r->graph);
+    for (int i = 0; i < r->n_parts; i++)
+        cudaGraphExecDestroy(r->parts[i]);
+    free(r->parts);
     memset(r, 0, sizeof *r);
 }
 
@@ -75,7 +80,52 @@ static run *run_of(dc_runs *runs, const run_key *key)
     return oldest;
 }
 
-dc_status dc_cuda_open_run(dc_backend *backend, dc_runs **runs, const dc_step *step, unsigned what, bool recordable,
+/* A recording belongs to this thread: what others do meanwhile (NCCL's, MPI's) is no part of it. */
+static dc_status begin_recording(dc_cuda_backend *b)
+{
+    DC_CUDA_TRY(cudaStreamBeginCapture(b->stream, cudaStreamCaptureModeThreadLocal));
+    b->recording = true;
+    return DC_OK;
+}
+
+static void abandon_recording(dc_cuda_backend *b)
+{
+    cudaGraph_t graph = NULL;
+    if (b->recording && cudaStreamEndCapture(b->stream, &graph) == cudaSuccess)
+        cudaGraphDestroy(graph);
+    b->recording = false;
+}
+
+static dc_status launch_next(dc_cuda_backend *b, dc_runs *runs)
+{
+    if (runs->next_part == runs->open->n_parts)
+        return dc_fail(DC_ERR_INTERNAL, "a run has more than the %d parts that were recorded", runs->open->n_parts);
+    DC_CUDA_TRY(cudaGraphLaunch(runs->open->parts[runs->next_part++], b->stream));
+    return DC_OK;
+}
+
+static dc_status make_room(run *r)
+{
+    if (r->n_parts < r->capacity)
+        return DC_OK;
+    const int capacity = r->capacity ? 2 * r->capacity : 4;
+    cudaGraphExec_t *grown = dc_realloc(r->parts, (size_t)capacity * sizeof(cudaGraphExec_t));
+    if (!grown)
+        return DC_ERR_MEMORY;
+    r->parts = grown;
+    r->capacity = capacity;
+    return DC_OK;
+}
+
+static dc_status keep_part(run *r, cudaGraph_t graph)
+{
+    DC_TRY(make_room(r));
+    DC_CUDA_TRY(cudaGraphInstantiate(&r->parts[r->n_parts], graph, 0));
+    r->n_parts++;
+    return DC_OK;
+}
+
+dc_status dc_cuda_open_run(dc_backend *backend, dc_runs **runs, const dc_step *step, unsigned what, const void *parts,
                            bool *replayed)
 {
     dc_cuda_backend *b = cuda_of(backend);
@@ -83,47 +133,56 @@ dc_status dc_cuda_open_run(dc_backend *backend, dc_runs **runs, const dc_step *s
     if (!*runs && !(*runs = dc_alloc_zeroed(sizeof **runs)))
         return DC_ERR_MEMORY;
     DC_CUDA_TRY(dck_cuda_set_moment(&b->queue, b->moment, (dck_moment){step->index, step->drop_path_rate}));
-    b->in_run = true;
-    if (!recordable)
-        return DC_OK;
-    const run_key key = key_of(b, step, what);
+    const run_key key = key_of(b, step, what, parts);
     run *r = run_of(*runs, &key);
     r->used = ++(*runs)->clock;
-    if (r->graph) {
-        DC_CUDA_TRY(cudaGraphLaunch(r->graph, b->stream));
-        *replayed = true;
-        b->in_run = false;
-        return DC_OK;
-    }
-    if (r->known) {
-        DC_CUDA_TRY(cudaStreamBeginCapture(b->stream, cudaStreamCaptureModeThreadLocal));
-        (*runs)->open = r;
-        b->recording = true;
-    }
+    b->in_run = true;
+    (*runs)->next_part = 0;
+    (*runs)->open = r->known ? r : NULL;
+    *replayed = r->whole;
+    if (r->known)
+        return r->whole ? launch_next(b, *runs) : begin_recording(b);
     r->key = key;
     r->known = true;
     return DC_OK;
 }
 
-dc_status dc_cuda_close_run(dc_backend *backend, dc_runs *runs, dc_status status)
+/* What was recorded has not run yet: it does so now. */
+dc_status dc_cuda_end_part(dc_backend *backend, dc_runs *runs)
 {
     dc_cuda_backend *b = cuda_of(backend);
-    run *r = runs->open;
-    runs->open = NULL;
-    b->in_run = b->recording = false;
-    if (!r)
-        return status;
     cudaGraph_t graph = NULL;
-    cudaError_t code = cudaStreamEndCapture(b->stream, &graph);
-    if (status == DC_OK && code == cudaSuccess) {
-        code = cudaGraphInstantiate(&r->graph, graph, 0);
-        if (code == cudaSuccess)
-            code = cudaGraphLaunch(r->graph, b->stream);
-    }
-    if (graph)
-        cudaGraphDestroy(graph);
-    if (status == DC_OK && code != cudaSuccess)
-        return dc_cuda_error(code, "cudaGraphInstantiate");
+    if (!b->recording)
+        return DC_OK;
+    b->recording = false;
+    DC_CUDA_TRY(cudaStreamEndCapture(b->stream, &graph));
+    const dc_status status = keep_part(runs->open, graph);
+    cudaGraphDestroy(graph);
+    return status == DC_OK ? launch_next(b, runs) : status;
+}
+
+dc_status dc_cuda_begin_part(dc_backend *backend, dc_runs *runs)
+{
+    if (!runs->open)
+        return DC_OK;
+    return runs->open->whole ? launch_next(cuda_of(backend), runs) : begin_recording(cuda_of(backend));
+}
+
+dc_status dc_cuda_close_run(dc_backend *backend, dc_runs *runs, dc_status status)
+{
+    run *r = runs->open;
+    if (status == DC_OK)
+        status = dc_cuda_end_part(backend, runs);
+    else
+        abandon_recording(cuda_of(backend));
+    if (r && status == DC_OK && runs->next_part < r->n_parts)
+        status = dc_fail(DC_ERR_INTERNAL, "a run ends before the last of its %d parts", r->n_parts);
+    if (r && status == DC_OK)
+        r->whole = true;
+    else if (r)
+        forget(r);
+    runs->open = NULL;
+    cuda_of(backend)->in_run = false;
     return status;
 }
 
