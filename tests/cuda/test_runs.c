@@ -1,5 +1,5 @@
-/* Runs that are recorded and replayed: in parts, between which others' work is enqueued, they compute what they computed
- * when they were run, and the host puts hardly anything on the stream by itself. */
+/* Runs that are recorded and replayed: in parts, between which others' work is enqueued, they compute what they
+ * computed when they were run, and the host puts hardly anything on the stream by itself. */
 #include "tests/cuda/device.h"
 #include "tests/emulator/counts.h"
 #include "tests/support/rig.h"
