@@ -14,7 +14,8 @@
  * Sums are formed over fixed parts and added in a fixed order: a result depends neither on the GPU nor on timing. n:
  * images; the (n + 15) / 16 blocks in use are computed, all 16 lanes of each; gradients are zero in lanes past n.
  * accumulate: add to dx (or y) instead of writing it. dx.data NULL: not wanted. scratch: at least the bytes that the
- * *_scratch_bytes function of the same operands says, 256-byte aligned. affine of a view is always NULL. */
+ * *_scratch_bytes function of the same operands says, 256-byte aligned. Views that are seen through affine: as in
+ * kernels.h, and x of to_nchw. */
 #ifndef DCK_CUDA_H
 #define DCK_CUDA_H
 
@@ -72,6 +73,9 @@ cudaError_t dck_cuda_sample_backward(const dck_queue *queue, int stride, int pad
 
 size_t dck_cuda_norm_scratch_bytes(dck_view x, int blocks);
 cudaError_t dck_cuda_norm_forward(const dck_queue *queue, const dck_norm *k, dck_view x, dck_view y, int n,
+                                  bool training, void *scratch);
+/* The same without passing over y: affine [c][2] makes it of x (dck_view). */
+cudaError_t dck_cuda_norm_measure(const dck_queue *queue, const dck_norm *k, dck_view x, float *affine, int n,
                                   bool training, void *scratch);
 cudaError_t dck_cuda_norm_backward(const dck_queue *queue, const dck_norm *k, dck_view x, dck_view dy, dck_view dx,
                                    bool accumulate, float *dgamma, float *dbeta, int n, void *scratch);

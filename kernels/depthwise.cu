@@ -7,10 +7,10 @@
  *
  * Bytes moved: forward x and y once; gradient of x dy and dx once, and x where there is a relu, dx twice to add;
  * gradient of w x and dy once. The bound is memory for 3x3 in float: for each pixel of four images 32 bytes pass
- * through memory, which is 2.1 cycles of an H100's multiprocessor, and 156 instructions are 1.2. 5x5 is bound by
- * instructions, 312 for each pixel of four images, 2.4 cycles (100 of them multiply-adds; in bfloat16 456), while 160
- * bytes through the level-1 cache are 1.25. Registers (ptxas, sm_80 to sm_100): forward 32 to 56, gradient of x 48 to
- * 80, of w 56 to 90. */
+ * through memory, which is 2.1 cycles of an H100's multiprocessor, and some 175 instructions are 1.3. 5x5 is bound by
+ * instructions, some 350 for each pixel of four images, 2.7 cycles (140 of them multiply-adds, 40 for a batch norm that
+ * x is seen through; in bfloat16 some 500), while 160 bytes through the level-1 cache are 1.25. Registers (ptxas, sm_80
+ * to sm_100): forward 32 to 56, gradient of x 40 to 80, of w 48 to 96. */
 #include "spatial.cuh"
 
 namespace
@@ -86,12 +86,13 @@ __global__ void __launch_bounds__(SPATIAL_THREADS)
     float weight[K * K];
     load_weights<K * K>(w, blockIdx.y, weight);
     const T *from = plane_at(x, blockIdx.y, blockIdx.z, at.quad);
+    const dck_affine f = affine_of(x.affine, blockIdx.y);
     dck_four sum[RUN] = {};
     UNROLL
     for (int row = 0; row < (RUN - 1) * M + K; row++)
         UNROLL
     for (int i = 0; i < K; i++) {
-        const dck_four v = load_raised(from, top + row * g.step, left + i * g.step, x.h, x.w, g.floor);
+        const dck_four v = load_raised(from, top + row * g.step, left + i * g.step, x.h, x.w, f, g.floor);
         UNROLL
         for (int o = 0; o < RUN; o++) {
             const int j = row - o * M;
@@ -115,12 +116,13 @@ __global__ void __launch_bounds__(SPATIAL_THREADS)
         return;
     const float *weight = w + blockIdx.y * kernel * kernel;
     const T *from = plane_at(x, blockIdx.y, blockIdx.z, at.quad);
+    const dck_affine f = affine_of(x.affine, blockIdx.y);
     dck_four sum = {};
     for (int j = 0; j < kernel; j++)
         for (int i = 0; i < kernel; i++)
             add_product(&sum, weight[j * kernel + i],
                         load_raised(from, at.row * g.stride - g.pad + j * g.step,
-                                    at.column * g.stride - g.pad + i * g.step, x.h, x.w, g.floor));
+                                    at.column * g.stride - g.pad + i * g.step, x.h, x.w, f, g.floor));
     store_four(plane_at(y, blockIdx.y, blockIdx.z, at.quad) + (at.row * y.w + at.column) * DCK_LANES, sum);
 }
 
@@ -156,12 +158,12 @@ cudaError_t forward(const dck_queue *queue, const dck_conv *k, dck_view x, const
 /* One pixel of dx, where there is such a pixel. */
 template <class T>
 __device__ inline void put_gradient(const geometry &g, const dck_elements<T> &dx, int row, int column, const T *x,
-                                    T *plane, dck_four gradient)
+                                    dck_affine f, T *plane, dck_four gradient)
 {
     if ((unsigned)row >= (unsigned)dx.h || (unsigned)column >= (unsigned)dx.w)
         return;
     const int at = (row * dx.w + column) * DCK_LANES;
-    put_four(plane + at, g.relu ? pass_above_zero(x + at, gradient) : gradient, g.accumulate);
+    put_four(plane + at, g.relu ? pass_above_zero(x + at, f, gradient) : gradient, g.accumulate);
 }
 
 /* Cells of cell * cell pixels of dx, counted from where the padding begins. Taps reach P * P pixels of each, in the
@@ -193,16 +195,17 @@ __global__ void __launch_bounds__(SPATIAL_THREADS)
         }
     }
     const T *mask = g.relu ? plane_at(x, blockIdx.y, blockIdx.z, at.quad) : nullptr;
+    const dck_affine f = affine_of(x.affine, blockIdx.y);
     T *to = plane_at(dx, blockIdx.y, blockIdx.z, at.quad);
     UNROLL
     for (int o = 0; o < RUN; o++) {
         const int top = (first + o * g.apart) * g.cell - g.pad, left = column * g.cell - g.pad;
         UNROLL
         for (int p = 0; p < P * P; p++)
-            put_gradient(g, dx, top + p / P, left + p % P, mask, to, sum[o][p / P][p % P]);
+            put_gradient(g, dx, top + p / P, left + p % P, mask, f, to, sum[o][p / P][p % P]);
         if (P == 1 && !g.accumulate)
             for (int p = 1; p < g.cell * g.cell; p++)
-                put_gradient(g, dx, top + p / g.cell, left + p % g.cell, mask, to, dck_four());
+                put_gradient(g, dx, top + p / g.cell, left + p % g.cell, mask, f, to, dck_four());
     }
 }
 
@@ -224,7 +227,7 @@ __global__ void __launch_bounds__(SPATIAL_THREADS)
                             load_inside(from, row / g.stride, column / g.stride, dy.h, dy.w));
         }
     put_gradient(g, dx, at.row, at.column, g.relu ? plane_at(x, blockIdx.y, blockIdx.z, at.quad) : nullptr,
-                 plane_at(dx, blockIdx.y, blockIdx.z, at.quad), sum);
+                 affine_of(x.affine, blockIdx.y), plane_at(dx, blockIdx.y, blockIdx.z, at.quad), sum);
 }
 
 template <class T, int K, int P>
@@ -335,6 +338,7 @@ __global__ void __launch_bounds__(SPATIAL_THREADS)
         const int first = first_of_run(at.group, RUN, g.apart), top = first * g.stride - g.pad;
         const int left = at.column * g.stride - g.pad;
         const T *from = plane_at(x, blockIdx.y, at.block, at.quad), *dys = plane_at(dy, blockIdx.y, at.block, at.quad);
+        const dck_affine f = affine_of(x.affine, blockIdx.y);
         dck_four gradient[RUN];
         UNROLL
         for (int o = 0; o < RUN; o++)
@@ -343,7 +347,7 @@ __global__ void __launch_bounds__(SPATIAL_THREADS)
         for (int row = 0; row < (RUN - 1) * M + K; row++)
             UNROLL
         for (int i = 0; i < K; i++) {
-            const dck_four v = load_raised(from, top + row * g.step, left + i * g.step, x.h, x.w, g.floor);
+            const dck_four v = load_raised(from, top + row * g.step, left + i * g.step, x.h, x.w, f, g.floor);
             UNROLL
             for (int o = 0; o < RUN; o++) {
                 const int j = row - o * M;
@@ -362,12 +366,13 @@ __global__ void __launch_bounds__(SPATIAL_THREADS)
 {
     const unsigned begin = blockIdx.x * p.per_part, end = begin + p.per_part < p.items ? begin + p.per_part : p.items;
     const int down = (int)blockIdx.z / kernel * g.step - g.pad, across = (int)blockIdx.z % kernel * g.step - g.pad;
+    const dck_affine f = affine_of(x.affine, blockIdx.y);
     float sum = 0;
     for (unsigned item = begin + threadIdx.x; item < end; item += SPATIAL_THREADS) {
         const item_place at = item_place_of(item, dy.w, dy.h);
         const T *from = plane_at(x, blockIdx.y, at.block, at.quad), *dys = plane_at(dy, blockIdx.y, at.block, at.quad);
         sum += dot(load_inside(dys, at.group, at.column, dy.h, dy.w),
-                   load_raised(from, at.group * g.stride + down, at.column * g.stride + across, x.h, x.w, g.floor));
+                   load_raised(from, at.group * g.stride + down, at.column * g.stride + across, x.h, x.w, f, g.floor));
     }
     put_sums<1>(&sum, partial + (blockIdx.y * gridDim.z + blockIdx.z) * p.count + blockIdx.x, 0);
 }

@@ -9,7 +9,7 @@ static __global__ void __launch_bounds__(THREADS) relu_forward_kernel(dck_elemen
 {
     const dck_piece piece = piece_of(y);
     dck_four v[EACH];
-    load_piece(x, piece, v);
+    load_seen(x, piece, v);
     for (int k = 0; k < EACH; k++)
         for (int j = 0; j < 4; j++)
             v[k].v[j] = v[k].v[j] <= 0 ? 0 : v[k].v[j]; /* not a number stays so */
@@ -35,7 +35,7 @@ static __global__ void __launch_bounds__(THREADS) copy_kernel(dck_elements<T> x,
 {
     const dck_piece piece = piece_of(y);
     dck_four v[EACH];
-    load_piece(x, piece, v);
+    load_seen(x, piece, v);
     store_piece(y, piece, v, accumulate);
 }
 
@@ -71,7 +71,7 @@ static __global__ void __launch_bounds__(THREADS)
     __syncthreads();
     const dck_piece piece = piece_of(y);
     dck_four v[EACH];
-    load_piece(x, piece, v);
+    load_seen(x, piece, v);
     for (int k = 0; k < EACH; k++)
         for (unsigned j = 0; j < 4; j++)
             v[k].v[j] *= factor[threadIdx.x % PIXEL_FOURS * 4 + j];

@@ -1,6 +1,6 @@
 /* The mean of each plane, and its gradient: a warp for each plane, whose lanes' sums are added in a fixed order.
  *
- * Bytes moved: x once, or dx once (twice to add); bound by memory, in small networks by the launch. 25 to 40 registers.
+ * Bytes moved: x once, or dx once (twice to add); bound by memory, in small networks by the launch. 25 to 38 registers.
  */
 #include "spatial.cuh"
 
@@ -44,7 +44,7 @@ template <class T> __global__ void __launch_bounds__(SPATIAL_THREADS) forward(dc
         sum.v[i] *= 1 / (float)pixels;
     }
     if (at.pixel == 0)
-        store_four(plane_at(y, at.channel, blockIdx.z, at.quad), sum);
+        store_four(plane_at(y, at.channel, blockIdx.z, at.quad), seen_through(affine_of(x.affine, at.channel), sum));
 }
 
 template <class T>

@@ -72,16 +72,36 @@ static __device__ inline void store_four(__nv_bfloat16 *p, dck_four x)
     ((queue)->type == DCK_BF16 ? [&] { using T = __nv_bfloat16; return __VA_ARGS__; }()                                \
                                : [&] { using T = float; return __VA_ARGS__; }())
 
+/* What a batch norm that is deferred to its readers (dck_view) does to a channel on load. */
+struct __align__(8) dck_affine
+{
+    float scale, shift;
+};
+
+static __device__ inline dck_four seen_through(dck_affine f, dck_four x)
+{
+    UNROLL
+    for (int i = 0; i < 4; i++)
+        x.v[i] = f.scale * x.v[i] + f.shift;
+    return x;
+}
+
 /* A view's elements and extents as kernels take them. */
 template <class T> struct dck_elements {
     T *data;
     int c, h, w;
-    size_t stride; /* elements from one block of images to the next */
+    size_t stride;                      /* elements from one block of images to the next */
+    const dck_affine *affine = nullptr; /* of each channel; NULL: the tensor is what is stored */
 };
 
 template <class T> static inline dck_elements<T> elements(dck_view v)
 {
-    return {reinterpret_cast<T *>(v.data), v.c, v.h, v.w, v.stride};
+    return {reinterpret_cast<T *>(v.data), v.c, v.h, v.w, v.stride, reinterpret_cast<const dck_affine *>(v.affine)};
+}
+
+static __device__ inline dck_affine affine_of(const dck_affine *affine, unsigned channel)
+{
+    return affine ? affine[channel] : dck_affine{1, 0};
 }
 
 static inline unsigned blocks_of(int n)

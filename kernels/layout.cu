@@ -27,11 +27,13 @@ static __global__ void __launch_bounds__(THREADS) to_nchw_kernel(dck_elements<T>
     const size_t features = (size_t)x.c * (size_t)x.h * (size_t)x.w;
     const size_t first = (size_t)blockIdx.x * TILE_FEATURES, feature = first + threadIdx.x % TILE_FEATURES;
     load_tile(tile, x.data + blockIdx.y * x.stride, first, features);
+    const dck_affine f =
+        affine_of(x.affine, feature < features ? (unsigned)(feature / ((size_t)x.h * (size_t)x.w)) : 0);
     __syncthreads();
     for (unsigned lane = threadIdx.x / TILE_FEATURES; lane < DCK_LANES; lane += THREADS / TILE_FEATURES) {
         const size_t image = (size_t)blockIdx.y * DCK_LANES + lane;
         if (image < (size_t)n && feature < features)
-            nchw[image * features + feature] = tile_at(tile, lane, threadIdx.x % TILE_FEATURES);
+            nchw[image * features + feature] = f.scale * tile_at(tile, lane, threadIdx.x % TILE_FEATURES) + f.shift;
     }
 }
 

@@ -14,6 +14,7 @@ enum {
 
 struct mix_inputs {
     const void *x[DCK_MIX_INPUTS];
+    const dck_affine *affine[DCK_MIX_INPUTS];
     size_t stride[DCK_MIX_INPUTS];
     int index[DCK_MIX_INPUTS];
 };
@@ -29,6 +30,7 @@ static mix_inputs inputs_of(int n_x, const dck_view *x, const int *index)
     mix_inputs inputs = {};
     for (int i = 0; i < n_x; i++) {
         inputs.x[i] = x[i].data;
+        inputs.affine[i] = reinterpret_cast<const dck_affine *>(x[i].affine);
         inputs.stride[i] = x[i].stride;
         inputs.index[i] = index ? index[i] : 0;
     }
@@ -47,6 +49,12 @@ static mix_gradients gradients_of(int n_x, const dck_view *dx, const bool *accum
 }
 
 template <class T>
+static __device__ inline dck_elements<const T> input_of(const mix_inputs &inputs, int i, const dck_elements<T> &y)
+{
+    return {static_cast<const T *>(inputs.x[i]), y.c, y.h, y.w, inputs.stride[i], inputs.affine[i]};
+}
+
+template <class T>
 static __global__ void __launch_bounds__(THREADS)
     mix_forward_kernel(int n_x, mix_inputs inputs, const float *weight, dck_elements<T> y, bool accumulate)
 {
@@ -54,10 +62,9 @@ static __global__ void __launch_bounds__(THREADS)
     dck_four sum[EACH] = {};
 
     for (int i = 0; i < n_x; i++) {
-        const dck_elements<const T> x = {static_cast<const T *>(inputs.x[i]), y.c, y.h, y.w, inputs.stride[i]};
         const float w = weight ? weight[inputs.index[i]] : 1;
         dck_four v[EACH];
-        load_piece(x, piece, v);
+        load_seen(input_of(inputs, i, y), piece, v);
         for (int k = 0; k < EACH; k++)
             for (int j = 0; j < 4; j++)
                 sum[k].v[j] += w * v[k].v[j];
@@ -105,9 +112,7 @@ static __global__ void __launch_bounds__(THREADS)
         for (int i = 0; i < n_x; i++) {
             dck_four v[DEPTH];
             if (partial) {
-                load_piece(
-                    dck_elements<const T>{static_cast<const T *>(inputs.x[i]), dy.c, dy.h, dy.w, inputs.stride[i]},
-                    piece, v);
+                load_seen(input_of(inputs, i, dy), piece, v);
                 const float sum = warp_sum(dot(d, v));
                 if (threadIdx.x % 32 == 0)
                     dots[i * WARPS + warp] += sum;

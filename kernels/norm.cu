@@ -1,8 +1,9 @@
 /* Batch norm (Ioffe and Szegedy 2015).
  *
- * forward, training: x is read for its moments, read again and y written: 12 bytes an element of fp32 (bfloat16: half),
- * 8 where x is still in the L2 cache; evaluating 8. backward: x and dy are read for two sums, read again, dx written:
- * 20 bytes, 12 out of L2. Bound by memory; three launches, the middle one of which reads a few bytes a chunk.
+ * measure, for readers that normalise on load: in training x is read for its moments, 4 bytes an element of fp32
+ * (bfloat16: half); evaluating no element is touched. forward, for others: x is read again and y written, 12 bytes, 8
+ * where x is still in the L2 cache; evaluating 8. backward: x and dy are read for two sums, read again, dx written: 20
+ * bytes, 12 out of L2. Bound by memory; two or three launches, the second of which reads a few bytes a chunk.
  *
  * A channel's pixels, of all blocks of images, are cut into chunks that one block of threads holds in registers: a
  * chunk's mean is formed first and then the squares of what differs from it, so that nothing cancels whatever the mean
@@ -94,10 +95,20 @@ static __device__ inline norm_factors factors_of(const dck_norm &k, unsigned cha
     return {mean, k.gamma ? k.gamma[channel] * inverse : inverse, k.beta ? k.beta[channel] : 0, 0};
 }
 
+/* For apply_kernel, or for readers that do it on load. */
+static __device__ inline void put_factors(norm_factors f, unsigned channel, norm_factors *factors, dck_affine *affine)
+{
+    if (affine)
+        affine[channel] = {f.scale, f.shift - f.mean * f.scale};
+    else
+        factors[channel] = f;
+}
+
 /* A warp for each channel. In double: the sums of a channel are as many as its images have pixels, and from the
  * difference of two of them comes the variance; these are a few operations a chunk. */
 static __global__ void __launch_bounds__(FINISH_THREADS)
-    finish_moments_kernel(dck_norm k, unsigned channels, channel_extent e, const float2 *partial, norm_factors *factors)
+    finish_moments_kernel(dck_norm k, unsigned channels, channel_extent e, const float2 *partial, norm_factors *factors,
+                          dck_affine *affine)
 {
     const unsigned channel = (blockIdx.x * FINISH_THREADS + threadIdx.x) / 32, chunks = chunks_of(e);
     if (channel >= channels)
@@ -120,15 +131,16 @@ static __global__ void __launch_bounds__(FINISH_THREADS)
     k.variance[channel] += k.momentum * ((float)unbiased - k.variance[channel]);
     k.saved[channel] = (float)mean;
     k.saved[channels + channel] = inverse;
-    factors[channel] = factors_of(k, channel, (float)mean, inverse);
+    put_factors(factors_of(k, channel, (float)mean, inverse), channel, factors, affine);
 }
 
 static __global__ void __launch_bounds__(FINISH_THREADS)
-    running_factors_kernel(dck_norm k, unsigned channels, norm_factors *factors)
+    running_factors_kernel(dck_norm k, unsigned channels, norm_factors *factors, dck_affine *affine)
 {
     const unsigned channel = blockIdx.x * FINISH_THREADS + threadIdx.x;
     if (channel < channels)
-        factors[channel] = factors_of(k, channel, k.mean[channel], 1 / sqrtf(k.variance[channel] + k.epsilon));
+        put_factors(factors_of(k, channel, k.mean[channel], 1 / sqrtf(k.variance[channel] + k.epsilon)), channel,
+                    factors, affine);
 }
 
 template <class T>
@@ -249,24 +261,36 @@ static dim3 finish_grid(dck_view x)
     return dim3(ceil_div((size_t)x.c * 32, FINISH_THREADS));
 }
 
-cudaError_t dck_cuda_norm_forward(const dck_queue *queue, const dck_norm *k, dck_view x, dck_view y, int n,
-                                  bool training, void *scratch)
+static cudaError_t measure(const dck_queue *queue, const dck_norm *k, dck_view x, int n, bool training, void *scratch,
+                           dck_affine *affine)
 {
     const channel_extent e = extent_of(x, n);
     const unsigned channels = (unsigned)x.c;
     norm_factors *factors = static_cast<norm_factors *>(scratch);
     float2 *partial = partial_in(scratch, x);
-    cudaError_t error = cudaSuccess;
-    if (training) {
-        error = DISPATCH_TYPE(queue, T,
-                              launch(moments_kernel<T>, dim3(chunks_of(e), channels), dim3(THREADS), 0, queue->stream,
-                                     elements<T>(x), e, partial));
-        if (error == cudaSuccess)
-            error = launch(finish_moments_kernel, finish_grid(x), dim3(FINISH_THREADS), 0, queue->stream, *k, channels,
-                           e, partial, factors);
-    } else
-        error = launch(running_factors_kernel, dim3(ceil_div(channels, FINISH_THREADS)), dim3(FINISH_THREADS), 0,
-                       queue->stream, *k, channels, factors);
+    if (!training)
+        return launch(running_factors_kernel, dim3(ceil_div(channels, FINISH_THREADS)), dim3(FINISH_THREADS), 0,
+                      queue->stream, *k, channels, factors, affine);
+    const cudaError_t error = DISPATCH_TYPE(queue, T,
+                                            launch(moments_kernel<T>, dim3(chunks_of(e), channels), dim3(THREADS), 0,
+                                                   queue->stream, elements<T>(x), e, partial));
+    if (error != cudaSuccess)
+        return error;
+    return launch(finish_moments_kernel, finish_grid(x), dim3(FINISH_THREADS), 0, queue->stream, *k, channels, e,
+                  partial, factors, affine);
+}
+
+cudaError_t dck_cuda_norm_measure(const dck_queue *queue, const dck_norm *k, dck_view x, float *affine, int n,
+                                  bool training, void *scratch)
+{
+    return measure(queue, k, x, n, training, scratch, reinterpret_cast<dck_affine *>(affine));
+}
+
+cudaError_t dck_cuda_norm_forward(const dck_queue *queue, const dck_norm *k, dck_view x, dck_view y, int n,
+                                  bool training, void *scratch)
+{
+    const norm_factors *factors = static_cast<const norm_factors *>(scratch);
+    const cudaError_t error = measure(queue, k, x, n, training, scratch, nullptr);
     if (error != cudaSuccess)
         return error;
     return DISPATCH_TYPE(queue, T,

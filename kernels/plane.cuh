@@ -50,6 +50,26 @@ static __device__ inline void load_piece(dck_elements<T> x, dck_piece piece, dck
     }
 }
 
+/* The channel of a piece's k-th four; of one past the end, some channel. */
+template <class T>
+static __device__ inline unsigned piece_channel(const dck_elements<T> &x, dck_piece piece, unsigned k)
+{
+    const unsigned i = piece.first + k * THREADS;
+    return i < piece.end ? i / plane_fours(x) : 0;
+}
+
+/* What is stored seen through a deferred batch norm, where there is one. */
+template <class T, size_t N>
+static __device__ inline void load_seen(dck_elements<T> x, dck_piece piece, dck_four (&v)[N])
+{
+    load_piece(x, piece, v);
+    if (!x.affine)
+        return;
+    UNROLL
+    for (unsigned k = 0; k < N; k++)
+        v[k] = seen_through(x.affine[piece_channel(x, piece, k)], v[k]);
+}
+
 template <class T, size_t N>
 static __device__ inline void store_piece(dck_elements<T> y, dck_piece piece, dck_four (&v)[N], bool accumulate)
 {

@@ -5,10 +5,10 @@
  * pixels loaded for each of dx at stride 1, y not read). So nothing is added atomically and dx is written once.
  *
  * Bytes moved: forward x and y once; gradient of averages dy and dx once, of maxima x as well; dx twice to add. The
- * bound is memory, but for the gradient of maxima, which is bound by instructions: some 500 for each pixel of four
- * images at stride 1 are 3.9 cycles of an H100's multiprocessor, where 48 bytes in float take 3.2 of its share of
- * memory (660, 5.2 and 1.6 in bfloat16). Registers (ptxas, sm_80 to sm_100): forward 32 to 80, gradient of averages 42
- * to 55, of maxima 107 to 153 - left to itself: bounds make the compiler spill, while a dozen warps with twenty loads
+ * bound is memory, but for the gradient of maxima, which is bound by instructions: some 560 for each pixel of four
+ * images at stride 1 are 4.4 cycles of an H100's multiprocessor, where 48 bytes in float take 3.2 of its share of
+ * memory (720, 5.6 and 1.6 in bfloat16). Registers (ptxas, sm_80 to sm_100): forward 31 to 56, gradient of averages 42
+ * to 55, of maxima 137 to 150 - left to itself: bounds make the compiler spill, while a dozen warps with twenty loads
  * each in flight are enough. */
 #include "spatial.cuh"
 
@@ -71,9 +71,14 @@ __device__ inline dck_four scaled(dck_four a, float factor)
     return a;
 }
 
-template <bool MAX, class T> __device__ inline dck_four load(const T *plane, int row, int column, int h, int w)
+/* A batch norm that maxima are seen through is applied to each pixel, averages are seen through as a whole. */
+template <bool MAX, class T>
+__device__ inline dck_four load(const T *plane, int row, int column, int h, int w, dck_affine f)
 {
-    return inside(row, column, h, w) ? load_four(plane + (row * w + column) * DCK_LANES) : nothing<MAX>();
+    if (!inside(row, column, h, w))
+        return nothing<MAX>();
+    const dck_four x = load_four(plane + (row * w + column) * DCK_LANES);
+    return MAX ? seen_through(f, x) : x;
 }
 
 /* ---- forward ---- */
@@ -85,6 +90,7 @@ __global__ void __launch_bounds__(SPATIAL_THREADS) forward3(dck_pool k, dck_elem
     const spatial_place at = spatial_place_of(y.w);
     const int first = at.row * RUN, top = first * STRIDE - k.pad, left = at.column * STRIDE - k.pad;
     const T *from = plane_at(x, blockIdx.y, blockIdx.z, at.quad);
+    const dck_affine f = MAX ? affine_of(x.affine, blockIdx.y) : dck_affine();
     T *to = plane_at(y, blockIdx.y, blockIdx.z, at.quad) + at.column * DCK_LANES;
     dck_four sum[RUN];
     UNROLL
@@ -92,10 +98,10 @@ __global__ void __launch_bounds__(SPATIAL_THREADS) forward3(dck_pool k, dck_elem
         sum[o] = nothing<MAX>();
     UNROLL
     for (int row = 0; row < (RUN - 1) * STRIDE + 3; row++) {
-        dck_four v = load<MAX>(from, top + row, left, x.h, x.w);
+        dck_four v = load<MAX>(from, top + row, left, x.h, x.w, f);
         UNROLL
         for (int i = 1; i < 3; i++)
-            v = join<MAX>(v, load<MAX>(from, top + row, left + i, x.h, x.w));
+            v = join<MAX>(v, load<MAX>(from, top + row, left + i, x.h, x.w, f));
         UNROLL
         for (int o = 0; o < RUN; o++)
             if (row >= o * STRIDE && row < o * STRIDE + 3)
@@ -105,8 +111,10 @@ __global__ void __launch_bounds__(SPATIAL_THREADS) forward3(dck_pool k, dck_elem
     UNROLL
     for (int o = 0; o < RUN; o++)
         if (first + o < y.h)
-            store_four(to + (first + o) * y.w * DCK_LANES,
-                       MAX ? sum[o] : scaled(sum[o], across * share(k, first + o, x.h)));
+            store_four(
+                to + (first + o) * y.w * DCK_LANES,
+                MAX ? sum[o]
+                    : seen_through(affine_of(x.affine, blockIdx.y), scaled(sum[o], across * share(k, first + o, x.h))));
 }
 
 template <bool MAX, class T>
@@ -117,12 +125,13 @@ __global__ void __launch_bounds__(SPATIAL_THREADS) forward_any(dck_pool k, dck_e
         return;
     const range down = window(k, at.row, x.h), across = window(k, at.column, x.w);
     const T *from = plane_at(x, blockIdx.y, blockIdx.z, at.quad);
+    const dck_affine f = affine_of(x.affine, blockIdx.y);
     dck_four sum = nothing<MAX>();
     for (int row = down.begin; row < down.end; row++)
         for (int column = across.begin; column < across.end; column++)
-            sum = join<MAX>(sum, load_four(from + (row * x.w + column) * DCK_LANES));
+            sum = join<MAX>(sum, load<MAX>(from, row, column, x.h, x.w, f));
     if (!MAX)
-        sum = scaled(sum, share(k, at.row, x.h) * share(k, at.column, x.w));
+        sum = seen_through(f, scaled(sum, share(k, at.row, x.h) * share(k, at.column, x.w)));
     store_four(plane_at(y, blockIdx.y, blockIdx.z, at.quad) + (at.row * y.w + at.column) * DCK_LANES, sum);
 }
 
@@ -189,13 +198,13 @@ template <int STRIDE> struct seen {
 };
 
 template <class T, int STRIDE>
-__device__ inline void see(seen<STRIDE> *s, const T *plane, int row, int column, int h, int w)
+__device__ inline void see(seen<STRIDE> *s, const T *plane, int row, int column, int h, int w, dck_affine f)
 {
     typedef owned<STRIDE> O;
     dck_four v[O::X_COLUMNS];
     UNROLL
     for (int i = 0; i < O::X_COLUMNS; i++)
-        v[i] = load<true>(plane, row, column + i, h, w);
+        v[i] = load<true>(plane, row, column + i, h, w, f);
     UNROLL
     for (int window = 0; window < O::WINDOW_COLUMNS; window++) {
         const int left = window * STRIDE;
@@ -244,17 +253,18 @@ __global__ void __launch_bounds__(SPATIAL_THREADS)
     const spatial_place at = spatial_place_of(columns);
     const O mine = owned_at<STRIDE>(at, pad);
     const T *xs = plane_at(x, blockIdx.y, blockIdx.z, at.quad), *dys = plane_at(dy, blockIdx.y, blockIdx.z, at.quad);
+    const dck_affine f = affine_of(x.affine, blockIdx.y);
     dck_four sum[O::ROWS][STRIDE] = {};
     seen<STRIDE> rows[O::X_ROWS];
     UNROLL
     for (int r = 0; r < O::X_ROWS; r++) {
-        see<T, STRIDE>(&rows[r], xs, mine.row - 2 + r, mine.column - 2, x.h, x.w);
+        see<T, STRIDE>(&rows[r], xs, mine.row - 2 + r, mine.column - 2, x.h, x.w, f);
         const int window = (r - 2) / STRIDE; /* this row is its last */
         UNROLL
         for (int c = 0; c < O::WINDOW_COLUMNS; c++)
             if (r >= 2 && r == window * STRIDE + 2)
                 give<STRIDE>(rows + r - 2, window, c,
-                             load<false>(dys, mine.window_row + window, mine.window_column + c, dy.h, dy.w), sum);
+                             load_inside(dys, mine.window_row + window, mine.window_column + c, dy.h, dy.w), sum);
     }
     put_owned(mine, dx, plane_at(dx, blockIdx.y, blockIdx.z, at.quad), sum, accumulate);
 }
@@ -277,7 +287,7 @@ __global__ void __launch_bounds__(SPATIAL_THREADS)
         const float down = share(k, mine.window_row + window, dx.h);
         UNROLL
         for (int c = 0; c < O::WINDOW_COLUMNS; c++) {
-            const dck_four v = load<false>(from, mine.window_row + window, mine.window_column + c, dy.h, dy.w);
+            const dck_four v = load_inside(from, mine.window_row + window, mine.window_column + c, dy.h, dy.w);
             UNROLL
             for (int r = 0; r < O::ROWS; r++)
                 UNROLL
@@ -316,20 +326,31 @@ cudaError_t launch_avg3(const dck_queue *queue, const dck_pool *k, dck_view dy, 
 
 /* ---- gradients of any ---- */
 
+/* As it would be stored: y is, which is compared with it. */
+__device__ inline float stored(float x, float)
+{
+    return x;
+}
+
+__device__ inline float stored(float x, __nv_bfloat16)
+{
+    return __uint_as_float(bf16_bits(x) << 16);
+}
+
 /* A window's gradient, in those images whose maximum is at (row, column) and at no position of it before. */
 template <class T>
-__device__ inline dck_four given_to(const dck_elements<T> &x, const T *xs, range down, range across, int row,
-                                    int column, dck_four most, dck_four dy)
+__device__ inline dck_four given_to(const dck_elements<T> &x, const T *xs, dck_affine f, range down, range across,
+                                    int row, int column, dck_four most, dck_four dy)
 {
     for (int r = down.begin; r <= row; r++)
         for (int c = across.begin; c < across.end; c++) {
             if (r == row && c > column)
                 break;
-            const dck_four v = load_four(xs + (r * x.w + c) * DCK_LANES);
+            const dck_four v = seen_through(f, load_four(xs + (r * x.w + c) * DCK_LANES));
             const bool own = r == row && c == column;
             UNROLL
             for (int i = 0; i < 4; i++)
-                dy.v[i] = (v.v[i] == most.v[i]) == own ? dy.v[i] : 0;
+                dy.v[i] = (stored(v.v[i], T()) == most.v[i]) == own ? dy.v[i] : 0;
         }
     return dy;
 }
@@ -344,13 +365,14 @@ __global__ void __launch_bounds__(SPATIAL_THREADS)
         return;
     const T *xs = plane_at(x, blockIdx.y, blockIdx.z, at.quad), *ys = plane_at(y, blockIdx.y, blockIdx.z, at.quad);
     const T *dys = plane_at(dy, blockIdx.y, blockIdx.z, at.quad);
+    const dck_affine f = affine_of(x.affine, blockIdx.y);
     const range down = windows_over(k, at.row, dy.h), across = windows_over(k, at.column, dy.w);
     dck_four sum = {};
     for (int i = down.begin; i < down.end; i++)
         for (int j = across.begin; j < across.end; j++) {
             const int out = (i * dy.w + j) * DCK_LANES;
             add_product(&sum, 1,
-                        given_to(x, xs, window(k, i, x.h), window(k, j, x.w), at.row, at.column, load_four(ys + out),
+                        given_to(x, xs, f, window(k, i, x.h), window(k, j, x.w), at.row, at.column, load_four(ys + out),
                                  load_four(dys + out)));
         }
     put_four(plane_at(dx, blockIdx.y, blockIdx.z, at.quad) + (at.row * dx.w + at.column) * DCK_LANES, sum, accumulate);

@@ -3,7 +3,7 @@
  *
  * Bytes moved: forward y once and of x what is sampled; backward dx once (twice to add, and then only where something
  * was sampled), dy once, and x where there is a relu, as far as sampled. The bound is memory: there is next to nothing
- * to compute. A thread has four pixels below one another, whose loads are in flight together, and 28 to 44 registers.
+ * to compute. A thread has four pixels below one another, whose loads are in flight together, and 29 to 52 registers.
  */
 #include "spatial.cuh"
 
@@ -23,12 +23,13 @@ __global__ void __launch_bounds__(SPATIAL_THREADS) forward(sampling k, dck_eleme
 {
     const spatial_place at = spatial_place_of(y.w);
     const T *from = plane_at(x, blockIdx.y, blockIdx.z, at.quad);
+    const dck_affine f = affine_of(x.affine, blockIdx.y);
     T *to = plane_at(y, blockIdx.y, blockIdx.z, at.quad) + at.column * DCK_LANES;
     dck_four v[RUN];
     UNROLL
     for (int r = 0; r < RUN; r++)
-        v[r] =
-            load_raised(from, (at.row * RUN + r) * k.stride - k.pad, at.column * k.stride - k.pad, x.h, x.w, k.floor);
+        v[r] = load_raised(from, (at.row * RUN + r) * k.stride - k.pad, at.column * k.stride - k.pad, x.h, x.w, f,
+                           k.floor);
     UNROLL
     for (int r = 0; r < RUN; r++)
         if (at.row * RUN + r < y.h)
@@ -49,6 +50,7 @@ __global__ void __launch_bounds__(SPATIAL_THREADS)
     const spatial_place at = spatial_place_of(dx.w);
     const T *from = plane_at(dy, blockIdx.y, blockIdx.z, at.quad);
     const T *mask = k.relu ? plane_at(x, blockIdx.y, blockIdx.z, at.quad) : nullptr;
+    const dck_affine f = affine_of(x.affine, blockIdx.y);
     T *to = plane_at(dx, blockIdx.y, blockIdx.z, at.quad);
     const int column = sampled_at(k, at.column, dy.w);
     dck_four v[RUN];
@@ -60,7 +62,7 @@ __global__ void __launch_bounds__(SPATIAL_THREADS)
         const int pixel = ((at.row * RUN + r) * dx.w + at.column) * DCK_LANES;
         const bool sampled = column >= 0 && sampled_at(k, at.row * RUN + r, dy.h) >= 0;
         if (at.row * RUN + r < dx.h && (sampled || !k.accumulate))
-            put_four(to + pixel, k.relu && sampled ? pass_above_zero(mask + pixel, v[r]) : v[r], k.accumulate);
+            put_four(to + pixel, k.relu && sampled ? pass_above_zero(mask + pixel, f, v[r]) : v[r], k.accumulate);
     }
 }
 

@@ -20,7 +20,9 @@ typedef struct dc_plan_layout {
     bool narrow;       /* values that belong to images, and their gradients, have elements of 2 bytes, else of 4 */
     bool folds_relu;   /* convolutions can apply relu to their input on load */
     bool concat_views; /* a channel range of a tensor is a valid operand */
-    bool defers_norm;  /* readers of a batch norm (dc_op_reads_deferred) can apply it on load */
+    /* Whether `node` can apply a batch norm on load to what it reads, of the operations of dc_op_reads_deferred;
+     * relu_input: it applies a relu on load, too. NULL: none can. */
+    bool (*reads_deferred)(const void *context, const dc_graph *graph, int node, bool relu_input);
     /* Whether the convolution `node` can leave the moments of its output to the batch norm after it, and compute its
      * output's gradient from that of the normalised one. NULL: none can. */
     bool (*takes_norm)(const void *context, const dc_graph *graph, int node);
@@ -115,7 +117,7 @@ typedef struct dc_plan_options {
 bool dc_op_backward_reads_inputs(dc_op op);
 bool dc_op_backward_reads_output(dc_op op);
 
-/* The operations that must be able to read a deferred batch norm, where the layout defers any. */
+/* The operations that can read a deferred batch norm, where the layout has it so. */
 bool dc_op_reads_deferred(dc_op op);
 
 dc_status dc_plan_create(const dc_graph *graph, const dc_plan_layout *layout, const dc_plan_options *options,

@@ -67,12 +67,19 @@ static void forbid_deferring(dc_plan_maker *m, int x)
         forbid_deferring(m, m->graph->nodes[x].inputs[k]);
 }
 
+static bool reads_deferred(const dc_plan_maker *m, int id)
+{
+    const dc_plan_layout *layout = m->layout;
+    return dc_op_reads_deferred(m->graph->nodes[id].op) &&
+           layout->reads_deferred(layout->context, m->graph, id, m->plan->nodes[id].relu_input);
+}
+
 /* A batch norm that alone reads its input, and whose readers can all read through it, is deferred. */
 static void defer_norms(dc_plan_maker *m)
 {
     const dc_graph *g = m->graph;
     dc_plan_node *nodes = m->plan->nodes;
-    if (!m->layout->defers_norm)
+    if (!m->layout->reads_deferred)
         return;
     for (int i = 0; i < m->n; i++) {
         int x = g->nodes[i].op == DC_OP_BATCH_NORM ? nodes[i].sources[0] : -1;
@@ -80,7 +87,7 @@ static void defer_norms(dc_plan_maker *m)
                             g->nodes[x].op != DC_OP_INPUT;
     }
     for (int i = 0; i < m->n; i++)
-        if (nodes[i].active && !dc_op_reads_deferred(g->nodes[i].op))
+        if (nodes[i].active && !reads_deferred(m, i))
             for (int k = 0; k < g->nodes[i].n_inputs; k++)
                 forbid_deferring(m, nodes[i].sources[k]);
 }

@@ -138,7 +138,7 @@ static inline float device_float_of(uint16_t bf16)
 typedef struct device_tensor {
     tensor host;
     dck_type type;
-    device_memory memory;
+    device_memory memory, affine;
     dck_view view; /* what kernels get */
 } device_tensor;
 
@@ -190,8 +190,23 @@ static inline device_tensor device_tensor_create(dck_type type, int c, int h, in
     return t;
 }
 
+/* From now on it is seen through a batch norm. Its factors lose no bit of a number of eight. */
+static inline void device_tensor_add_affine(device_tensor *t)
+{
+    static const float scales[] = {-1, 2, 0.5f, -2, 1, -0.5f};
+    tensor_add_affine(&t->host);
+    for (int c = 0; c < t->view.c; c++) {
+        t->host.affine[2 * c] = scales[c % 6];
+        t->host.affine[2 * c + 1] = roundf(64 * t->host.affine[2 * c + 1]) / 64;
+    }
+    t->affine = device_create_from(t->host.affine, 2 * (size_t)t->view.c * sizeof(float));
+    t->view.affine = t->affine.data;
+}
+
 static inline void device_tensor_destroy(device_tensor *t)
 {
+    if (t->affine.all)
+        device_destroy(&t->affine);
     tensor_destroy(&t->host);
     device_destroy(&t->memory);
 }

@@ -35,11 +35,18 @@ static inline void expect_add(expect e, size_t i, double x)
     e.size[i] += fabs(x);
 }
 
-/* What the host has at flat(). */
+static inline int channel_of(dck_view v, size_t i)
+{
+    return (int)(i % block_elements(v) / DCK_LANES / ((size_t)v.h * (size_t)v.w));
+}
+
+/* What the host has at flat(), as a reader takes it. */
 static inline double host_at(const device_tensor *t, size_t i)
 {
     const dck_view v = t->host.view;
-    return (double)v.data[i / block_elements(v) * v.stride + i % block_elements(v)];
+    const double stored = (double)v.data[i / block_elements(v) * v.stride + i % block_elements(v)];
+    const float *f = v.affine ? v.affine + 2 * channel_of(v, i) : NULL;
+    return f ? (double)f[0] * stored + (double)f[1] : stored;
 }
 
 static inline int image_of(dck_view v, size_t i)

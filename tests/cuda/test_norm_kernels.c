@@ -10,7 +10,7 @@ typedef struct norm_case {
     operands *o;
     float *gamma, *beta, *mean, *variance, *saved; /* saved: [2][c] */
     device_memory on_device[5];
-    device_memory scratch;
+    device_memory scratch, affine;
     dck_norm k;
     bool training;
 } norm_case;
@@ -38,6 +38,7 @@ static norm_case norm_case_create(operands *o, bool affine)
     for (int i = 0; i < 5; i++)
         n.on_device[i] = device_create_from(from[i], i == 4 ? 2 * bytes : bytes);
     n.scratch = device_create(dck_cuda_norm_scratch_bytes(o->out.view, BLOCKS));
+    n.affine = device_create(2 * bytes);
     n.k = (dck_norm){.gamma = affine ? n.on_device[0].data : NULL,
                      .beta = affine ? n.on_device[1].data : NULL,
                      .mean = n.on_device[2].data,
@@ -58,16 +59,12 @@ static void norm_case_destroy(norm_case *n)
     for (int i = 0; i < 5; i++)
         device_destroy(&n->on_device[i]);
     device_destroy(&n->scratch);
+    device_destroy(&n->affine);
     free(n->gamma);
     free(n->beta);
     free(n->mean);
     free(n->variance);
     free(n->saved);
-}
-
-static int channel_of(dck_view v, size_t i)
-{
-    return (int)(i % block_elements(v) / DCK_LANES / ((size_t)v.h * (size_t)v.w));
 }
 
 /* Sums over a channel's elements that belong to images: of f(i). */
@@ -130,6 +127,17 @@ static void right_statistics(norm_case *n)
     }
 }
 
+/* Measured, and seen through by who copies. */
+static cudaError_t call_deferred_norm(const dck_queue *queue, const void *context, bool accumulate, int images)
+{
+    const norm_case *n = context;
+    dck_view seen = n->o->x[0].view;
+    seen.affine = n->affine.data;
+    const cudaError_t error =
+        dck_cuda_norm_measure(queue, &n->k, n->o->x[0].view, n->affine.data, images, n->training, n->scratch.data);
+    return error != cudaSuccess ? error : dck_cuda_copy(queue, seen, n->o->out.view, accumulate, images);
+}
+
 static cudaError_t call_norm(const dck_queue *queue, const void *context, bool accumulate, int images)
 {
     const norm_case *n = context;
@@ -159,7 +167,7 @@ static void right_output(norm_case *n, const float *mean, const float *inverse)
     }
 }
 
-static void check_forward(operands *o, bool affine, float offset)
+static void check_forward(operands *o, bool affine, float offset, call_with *call)
 {
     tensor_randomize(o->x[0].host);
     const dck_view v = o->x[0].host.view;
@@ -170,7 +178,7 @@ static void check_forward(operands *o, bool affine, float offset)
     norm_case n = norm_case_create(o, affine);
     right_statistics(&n);
     right_output(&n, n.saved, n.saved + o->s.c);
-    check_output(call_norm, &n, false, &o->queue, &o->out, o->s.n, o->right);
+    check_output(call, &n, false, &o->queue, &o->out, o->s.n, o->right);
     assert_close(n.on_device[2], n.mean, o->s.c, 1e-6f);
     assert_close(n.on_device[3], n.variance, o->s.c, 2e-6f);
     assert_close(n.on_device[4], n.saved, 2 * o->s.c, 2e-6f);
@@ -179,9 +187,11 @@ static void check_forward(operands *o, bool affine, float offset)
 
 static void check_training(operands *o)
 {
-    check_forward(o, true, 0);
-    check_forward(o, false, 0);
-    check_forward(o, true, 1000); /* of which float squares would leave nothing */
+    check_forward(o, true, 0, call_norm);
+    check_forward(o, false, 0, call_norm);
+    check_forward(o, true, 1000, call_norm); /* of which float squares would leave nothing */
+    check_forward(o, true, 0, call_deferred_norm);
+    check_forward(o, false, 10, call_deferred_norm);
 }
 
 static void check_evaluation(operands *o)
@@ -194,6 +204,7 @@ static void check_evaluation(operands *o)
     right_output(&n, n.mean, inverse);
     n.training = false;
     check_output(call_norm, &n, false, &o->queue, &o->out, o->s.n, o->right);
+    check_output(call_deferred_norm, &n, false, &o->queue, &o->out, o->s.n, o->right);
     assert_close(n.on_device[2], n.mean, o->s.c, 0);
     assert_close(n.on_device[3], n.variance, o->s.c, 0);
     norm_case_destroy(&n);
@@ -286,7 +297,7 @@ static void norm_matches_loops_over_several_chunks(void **state)
     (void)state;
     for (int type = DCK_F32; type <= DCK_BF16; type++) {
         operands o = operands_create((dck_type)type, (shape_case){2, 30, 31, 27});
-        check_forward(&o, true, 1000);
+        check_forward(&o, true, 1000, call_norm);
         check_backward_of(&o, true, true);
         operands_destroy(&o);
     }
@@ -319,6 +330,8 @@ static mixture mixture_create(operands *o, int features, bool weighted)
         m.x[i] = device_tensor_create(o->out.type, o->s.c, o->s.h, o->s.w);
         m.dx[i] = device_tensor_create(o->out.type, o->s.c, o->s.h, o->s.w);
         device_tensor_end(&m.dx[i], o->s.n);
+        if (i % 2)
+            device_tensor_add_affine(&m.x[i]);
     }
     for (int i = 0; i < WEIGHTS; i++) {
         m.weight[i] = random_float();

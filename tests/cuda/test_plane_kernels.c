@@ -34,9 +34,13 @@ static cudaError_t call_zero(const dck_queue *queue, const void *context, bool a
 
 static void check_relu(operands *o)
 {
-    for (size_t i = 0; i < elements_of(o); i++)
-        o->right.value[i] = fmax(host_at(&o->x[0], i), 0);
-    check_output(call_relu, o, false, &o->queue, &o->out, o->s.n, o->right);
+    for (int seen = 0; seen < 2; seen++) {
+        if (seen)
+            device_tensor_add_affine(&o->x[0]);
+        for (size_t i = 0; i < elements_of(o); i++)
+            o->right.value[i] = fmax(host_at(&o->x[0], i), 0);
+        check_output(call_relu, o, false, &o->queue, &o->out, o->s.n, o->right);
+    }
 }
 
 static void check_relu_backward(operands *o)
@@ -52,9 +56,13 @@ static void check_relu_backward(operands *o)
 
 static void check_copy(operands *o)
 {
-    for (size_t i = 0; i < elements_of(o); i++)
-        o->right.value[i] = host_at(&o->x[0], i);
-    check_output(call_copy, o, true, &o->queue, &o->out, o->s.n, o->right);
+    for (int seen = 0; seen < 2; seen++) {
+        if (seen)
+            device_tensor_add_affine(&o->x[0]);
+        for (size_t i = 0; i < elements_of(o); i++)
+            o->right.value[i] = host_at(&o->x[0], i);
+        check_output(call_copy, o, true, &o->queue, &o->out, o->s.n, o->right);
+    }
 }
 
 static void check_zero(operands *o)
@@ -135,8 +143,12 @@ static void check_drop_path_at(operands *o, float rate)
 
 static void check_drop_path(operands *o)
 {
-    check_drop_path_at(o, 0.4f);
-    check_drop_path_at(o, 0);
+    for (int seen = 0; seen < 2; seen++) {
+        if (seen)
+            device_tensor_add_affine(&o->x[0]);
+        check_drop_path_at(o, 0.4f);
+        check_drop_path_at(o, 0);
+    }
 }
 
 static void check_dropout(operands *o)
@@ -193,6 +205,14 @@ static void check_layout(operands *o)
     device_get(to, back);
     for (size_t i = 0; i < floats; i++)
         assert_true(back[i] == (o->out.type == DCK_BF16 ? device_float_of(device_bf16_of(nchw[i])) : nchw[i]));
+    device_tensor_add_affine(&o->out);
+    device_ok(dck_cuda_to_nchw(&o->queue, o->out.view, o->s.n, to.data));
+    device_get(to, back);
+    for (size_t i = 0; i < elements_of(o); i++) {
+        const size_t image = (size_t)image_of(v, i), feature = i % block_elements(v) / DCK_LANES;
+        if (image < (size_t)o->s.n)
+            assert_true(fabs((double)back[image * features + feature] - host_at(&o->out, i)) < 1e-6);
+    }
     device_destroy(&p.nchw);
     device_destroy(&to);
     free(nchw);

@@ -44,6 +44,8 @@ static pooling pooling_create(const pool_case *p, bool max, dck_type type, int n
     }
     device_tensor_put(&a.x);
     device_tensor_end(&a.dy, n);
+    if (n == images[0])
+        device_tensor_add_affine(&a.x);
     return a;
 }
 
@@ -85,7 +87,7 @@ static window window_of(const pooling *a, int b, int c, int row, int column, int
         for (int j = left; j < left + a->k.kernel; j++)
             if (i >= 0 && i < v.h && j >= 0 && j < v.w) {
                 found.at[found.n] = flat(v, b, c, i, j, lane);
-                found.value[found.n++] = *at(v, b, c, i, j, lane);
+                found.value[found.n++] = value_at(v, b, c, i, j, lane);
             }
     return found;
 }
@@ -188,6 +190,8 @@ static void check_mean(const int shape[3], dck_type type, int n)
                  .dy = device_tensor_create(type, shape[0], 1, 1),
                  .dx = device_tensor_create(type, shape[0], shape[1], shape[2])};
     device_tensor_end(&a.dy, n);
+    if (n == images[0])
+        device_tensor_add_affine(&a.x);
     expect y = expect_create(a.y.view), dx = expect_create(a.x.view);
     const size_t pixels = (size_t)shape[1] * shape[2];
     for (size_t i = 0; i < BLOCKS * block_elements(a.x.view); i++) {

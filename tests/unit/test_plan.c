@@ -455,6 +455,12 @@ static int check_plan(uint64_t seed, const dc_plan_layout *layout, dc_plan_optio
     return joined;
 }
 
+static bool reads_deferred(const void *context, const dc_graph *graph, int node, bool relu_input)
+{
+    (void)context, (void)graph;
+    return relu_input || node % 7 != 0;
+}
+
 static bool takes_norm(const void *context, const dc_graph *graph, int node)
 {
     (void)context, (void)graph;
@@ -482,7 +488,7 @@ static bool fuses(const void *context, const dc_graph *graph, int node)
 static const dc_plan_layout folding = {.lane = LANE,
                                        .folds_relu = true,
                                        .concat_views = true,
-                                       .defers_norm = true,
+                                       .reads_deferred = reads_deferred,
                                        .takes_norm = takes_norm,
                                        .joins = joins,
                                        .chains_mixes = true,

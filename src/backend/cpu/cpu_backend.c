@@ -317,6 +317,13 @@ static dc_status refuse_isa(const char *isa)
                    known ? "is not one that this machine has" : "is not known", runs);
 }
 
+/* All that may. */
+static bool cpu_reads_deferred(const void *context, const dc_graph *graph, int node, bool relu_input)
+{
+    (void)context, (void)graph, (void)node, (void)relu_input;
+    return true;
+}
+
 dc_status dc_cpu_backend_create_isa(const char *isa, int threads, dc_backend **backend)
 {
     if (threads < 1)
@@ -334,7 +341,7 @@ dc_status dc_cpu_backend_create_isa(const char *isa, int threads, dc_backend **b
                                         .chains_mixes = true,
                                         .folds_relu = true,
                                         .concat_views = true,
-                                        .defers_norm = true,
+                                        .reads_deferred = cpu_reads_deferred,
                                         .takes_norm = cpu_takes_norm,
                                         .joins = cpu_joins,
                                         .recomputes = cpu_recomputes,

@@ -179,6 +179,14 @@ static void cuda_extra(const void *context, const dc_graph *graph, int node, int
     *backward_scratch_bytes = extra.backward_scratch_bytes;
 }
 
+static bool cuda_reads_deferred(const void *context, const dc_graph *graph, int node, bool relu_input)
+{
+    (void)context;
+    dc_kernel kernel;
+    dc_kernel_describe(graph, node, 1, relu_input, &kernel);
+    return kernel.op != DC_OP_CONV || dc_cuda_conv_reads_deferred(&kernel);
+}
+
 static void *cuda_stream(dc_backend *backend)
 {
     return cuda_of(backend)->stream;
@@ -328,6 +336,7 @@ dc_status dc_cuda_backend_create(const dc_backend_options *options, dc_backend *
                                       .narrow = b->precision == DC_PRECISION_BF16,
                                       .folds_relu = true,
                                       .concat_views = true,
+                                      .reads_deferred = cuda_reads_deferred,
                                       .extra = cuda_extra,
                                       .context = b};
     const dc_status status = described ? describe_device(b, described) : open_device(b, options);

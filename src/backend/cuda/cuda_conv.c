@@ -159,6 +159,12 @@ dc_status dc_cuda_conv_backward(dc_cuda_backend *b, const dc_kernel *k, const dc
     return a->input_grads[0].data ? dense_backward_data(b, k, a) : DC_OK;
 }
 
+/* All but those whose input cuDNN reads in place. */
+bool dc_cuda_conv_reads_deferred(const dc_kernel *k)
+{
+    return dc_kernel_is_depthwise(k) || is_sampled(k);
+}
+
 void dc_cuda_conv_extra(const dc_cuda_backend *b, const dc_kernel *k, dc_cuda_extra *extra)
 {
     if (dc_kernel_is_depthwise(k)) {

@@ -121,6 +121,7 @@ static inline float *dc_cuda_weights(const dc_cuda_backend *b, const dc_kernel_a
 /* Of CONV, in cuda_conv.c. */
 dc_status dc_cuda_conv_forward(dc_cuda_backend *b, const dc_kernel *k, const dc_kernel_args *a);
 dc_status dc_cuda_conv_backward(dc_cuda_backend *b, const dc_kernel *k, const dc_kernel_args *a);
+bool dc_cuda_conv_reads_deferred(const dc_kernel *k);
 void dc_cuda_conv_extra(const dc_cuda_backend *b, const dc_kernel *k, dc_cuda_extra *extra);
 dc_status dc_cuda_conv_workspace(dc_cuda_backend *b, const dc_kernel *k, const dc_cuda_use *use, size_t *bytes);
 

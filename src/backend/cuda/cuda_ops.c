@@ -20,8 +20,13 @@ dc_status dc_cuda_weights_prepare(dc_cuda_backend *b, const dc_kernel_args *a, s
 static dc_status norm_forward(dc_cuda_backend *b, const dc_kernel *k, const dc_kernel_args *a)
 {
     const dck_norm norm = dc_norm_of_args(k, a);
-    DC_CUDA_TRY(dck_cuda_norm_forward(&b->queue, &norm, lanes(a->inputs[0]), lanes(a->output), a->step->n_images,
-                                      a->step->training, a->scratch));
+    const dck_view x = lanes(a->inputs[0]);
+    if (a->deferred)
+        DC_CUDA_TRY(dck_cuda_norm_measure(&b->queue, &norm, x, (float *)a->output.affine, a->step->n_images,
+                                          a->step->training, a->scratch));
+    else
+        DC_CUDA_TRY(dck_cuda_norm_forward(&b->queue, &norm, x, lanes(a->output), a->step->n_images, a->step->training,
+                                          a->scratch));
     return DC_OK;
 }
 

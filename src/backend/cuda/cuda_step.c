@@ -219,8 +219,7 @@ static dc_status grow_stage(dc_cuda_backend *b, dc_cuda_stage *stage, size_t ima
 {
     if (image_bytes <= stage->image_bytes && label_bytes <= stage->label_bytes)
         return DC_OK;
-    DC_CUDA_TRY(cudaStreamSynchronize(b->copies));
-    DC_TRY(dc_cuda_wait(b));
+    DC_TRY(dc_cuda_wait(b)); /* whose stream waits for all copies */
     clear_stage(stage);
     DC_CUDA_TRY(cudaMallocHost(&stage->pinned, image_bytes + label_bytes));
     DC_TRY(dc_cuda_alloc(image_bytes + label_bytes, &stage->device));
@@ -249,8 +248,8 @@ dc_status dc_cuda_stage_batch(dc_backend *backend, const float *images, size_t n
     const size_t image_bytes = dc_cuda_aligned(n_floats * dc_plan_element_bytes(&backend->layout));
     const size_t label_bytes = dc_cuda_aligned(n_labels * sizeof *labels);
     b->next_stage = (b->next_stage + 1) % DC_CUDA_STAGES;
-    if (stage->started)
-        DC_CUDA_TRY(cudaEventSynchronize(stage->copied));
+    if (stage->started) /* behind steps that may wait for other ranks */
+        DC_TRY(dc_cuda_wait_for(b, stage->copied));
     DC_TRY(grow_stage(b, stage, image_bytes, label_bytes));
     char *pinned = stage->pinned, *device = stage->device;
     if (backend->layout.narrow)
