@@ -178,12 +178,6 @@ cudaError_t dck_cuda_widen(const dck_queue *queue, const void *x, float *y, size
 
 /* ---- augment.cu: from stored bytes to a batch, as dc_augment_assemble in src/data/augment.h ---- */
 
-typedef struct dck_augment_draw { /* what happens to one image */
-    int offset_y, offset_x;       /* of the crop in the padded image */
-    int flip;
-    int cut_y0, cut_y1, cut_x0, cut_x1; /* half-open; set to 0 after normalisation */
-} dck_augment_draw;
-
 /* bytes: [n][c][h][w]; table: normalised value of each byte [c][256]; y: lanes past n zero. */
 cudaError_t dck_cuda_augment(const dck_queue *queue, const uint8_t *bytes, const dck_augment_draw *draws,
                              const float *table, int pad, dck_view y, int n);

@@ -29,6 +29,14 @@ typedef struct dck_view {
     const float *affine; /* NULL: the tensor is what is stored */
 } dck_view;
 
+/* What happens to one image of a batch when it is assembled (data/augment.h). Identity: offsets equal to the padding,
+ * no flip, an empty square. */
+typedef struct dck_augment_draw {
+    int offset_y, offset_x;             /* of the crop in the padded image, 0 .. 2 * padding */
+    int flip;                           /* 0, 1 */
+    int cut_y0, cut_y1, cut_x0, cut_x1; /* half-open; set to 0 after normalisation */
+} dck_augment_draw;
+
 /* The gradient of a convolution's output y. Behind a batch norm it is not stored either: dz is the gradient of what
  * batch norm made of y, and for channel c of the range dy = f[3 c] * dz + f[3 c + 1] * y + f[3 c + 2], zero in lanes
  * past the last image. factors NULL: dy is dz itself, y is not read. */

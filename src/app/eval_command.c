@@ -124,6 +124,7 @@ static dc_status prepare(evaluation *e, const dc_args *args)
         .rank = e->world->rank,
         .size = e->world->size,
         .lane = e->backend->layout.lane,
+        .as_pixels = e->backend->call->stage_batch != NULL,
         .loading.threads = dc_loading_threads(e->dataset, e->world->cores, e->backend->call->stage_batch != NULL)};
     return dc_loader_create(e->dataset, &loader, &e->loader);
 }

@@ -13,6 +13,7 @@
 #include "base/rng.h"
 #include "graph/graph.h"
 #include "graph/plan.h"
+#include "kernels.h"
 
 /* A channel range of a tensor in device memory. data points at the first element of the range in the first block of
  * images; stride is the number of elements from one block of images to the next (block = layout.lane images). */
@@ -117,6 +118,14 @@ typedef struct dc_backend dc_backend;
 enum { DC_LATER_FLOATS = 128 };
 typedef void (*dc_take)(void *context, const float *values);
 
+/* The images of a batch as bytes, and what makes the batch of them (data/augment.h). */
+typedef struct dc_raw_images {
+    const uint8_t *bytes;          /* [n][C][H][W] */
+    const dck_augment_draw *draws; /* [n] */
+    const float *table;            /* normalised value of each byte, [C][256] */
+    int pad;                       /* of the draws */
+} dc_raw_images;
+
 /* Recorded runs of an executor, the backend's own. */
 typedef struct dc_runs dc_runs;
 
@@ -177,10 +186,11 @@ typedef struct dc_backend_interface {
     dc_status (*begin_part)(dc_backend *, dc_runs *runs);
     dc_status (*close_run)(dc_backend *, dc_runs *runs, dc_status status);
     void (*destroy_runs)(dc_backend *, dc_runs *runs);
-    /* Begins to copy a batch to the device, in its elements, while what was enqueued before is computed. The host's
-     * memory may be changed on return; the device's is valid until the second next call. */
-    dc_status (*stage_batch)(dc_backend *, const float *images, size_t n_floats, const int32_t *labels, size_t n_labels,
-                             const float **device_images, const int32_t **device_labels);
+    /* Begins to copy a batch to the device, while what was enqueued before is computed, where it is then assembled. The
+     * host's memory may be changed on return; the device's is valid until the next call. shape: of an image; labels:
+     * n_images. */
+    dc_status (*stage_batch)(dc_backend *, dc_shape shape, int n_images, const dc_raw_images *pixels,
+                             const int32_t *labels, const float **device_images, const int32_t **device_labels);
     /* Begins to copy count (at most DC_LATER_FLOATS) floats to the host, where `take` is called with them, in the order
      * of these calls, during some later call of the backend, at the latest in sync. */
     dc_status (*copy_out_later)(dc_backend *, const float *device, size_t count, dc_take take, void *context);

@@ -84,7 +84,16 @@ static dc_status create(const dc_comm *comm, float *grads, int n, const dc_bucke
 
 dc_status dc_buckets_check_ranks(const dc_comm *comm, void *stream)
 {
-    return comm->size > 1 && stream ? dc_nccl_transport_check(comm) : DC_OK;
+    int64_t most[] = {stream ? comm->size - comm->rank : 0, stream ? 0 : comm->size - comm->rank};
+    if (comm->size == 1)
+        return DC_OK;
+    DC_TRY(dc_comm_max_int64(comm, most, 2));
+    if (most[0] && most[1])
+        return dc_fail(DC_ERR_INPUT,
+                       "of ranks that train together rank %d has no GPU, and rank %d has one: give each a GPU, or all "
+                       "the CPU (--device cpu)",
+                       comm->size - (int)most[1], comm->size - (int)most[0]);
+    return stream ? dc_nccl_transport_check(comm) : DC_OK;
 }
 
 dc_status dc_buckets_create(const dc_comm *comm, void *stream, float *grads, int n, const dc_bucket_param *params,
@@ -92,6 +101,8 @@ dc_status dc_buckets_create(const dc_comm *comm, void *stream, float *grads, int
 {
     dc_buckets *b = dc_alloc_zeroed(sizeof *b);
     dc_status status = dc_comm_agree(comm, create(comm, grads, n, params, bucket_bytes, b));
+    if (status == DC_OK)
+        status = dc_buckets_check_ranks(comm, stream);
     if (status == DC_OK && comm->size > 1)
         status = stream ? dc_nccl_transport_create(comm, stream, &b->transport)
                         : dc_mpi_transport_create(comm, b->n_buckets, &b->transport);

@@ -22,8 +22,8 @@ typedef struct dc_bucket_param {
 
 enum { DC_BUCKET_BYTES = 2 << 20 };
 
-/* Whether gradients of these ranks can be summed, asked before there are any: DC_ERR_INPUT on every rank where the
- * stream is a GPU's (as below) and two ranks have the same GPU. Collective. */
+/* Whether gradients of these ranks can be summed, asked before there are any: DC_ERR_INPUT on every rank where some
+ * streams are a GPU's (as below) and others not, or two ranks have the same GPU. Collective. */
 dc_status dc_buckets_check_ranks(const dc_comm *comm, void *stream);
 
 /* stream: NULL for host memory, else the cudaStream_t on which the gradients are computed and used. grads: the

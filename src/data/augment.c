@@ -17,10 +17,10 @@ static int clamp(int x, int low, int high)
     return x < low ? low : x > high ? high : x;
 }
 
-dc_augment_draw dc_augment_image_draw(const dc_augment *augment, dc_shape shape, uint64_t seed, uint32_t epoch,
-                                      uint32_t index)
+dck_augment_draw dc_augment_image_draw(const dc_augment *augment, dc_shape shape, uint64_t seed, uint32_t epoch,
+                                       uint32_t index)
 {
-    dc_augment_draw draw = {.offset_y = augment->pad, .offset_x = augment->pad};
+    dck_augment_draw draw = {.offset_y = augment->pad, .offset_x = augment->pad};
     if (!augment->pad && !augment->flip && !augment->cutout)
         return draw;
     uint32_t word[4];
@@ -74,7 +74,7 @@ void dc_augment_assemble(const dc_assembly *a, int n, const uint32_t *indices, c
                          float *block)
 {
     dc_shape shape = a->shape;
-    dc_augment_draw draw[DC_MAX_LANE];
+    dck_augment_draw draw[DC_MAX_LANE];
     float *out = block;
     for (int i = 0; i < n; i++)
         draw[i] = dc_augment_image_draw(a->augment, shape, a->seed, a->epoch, indices[i]);
@@ -82,7 +82,7 @@ void dc_augment_assemble(const dc_assembly *a, int n, const uint32_t *indices, c
         const float *table = a->normalise->value[c];
         for (int y = 0; y < shape.h; y++, out += shape.w * a->lane) {
             for (int i = 0; i < n; i++) {
-                const dc_augment_draw *d = &draw[i];
+                const dck_augment_draw *d = &draw[i];
                 int source_y = y + d->offset_y - a->augment->pad;
                 const uint8_t *source = NULL;
                 if (source_y >= 0 && source_y < shape.h)

@@ -10,6 +10,7 @@
 #define DC_DATA_AUGMENT_H
 
 #include "data/dataset.h"
+#include "kernels.h"
 
 enum { DC_MAX_LANE = 64 };
 
@@ -24,16 +25,9 @@ typedef struct dc_augment {
     double lighting;                              /* standard deviation of PCA noise */
 } dc_augment;
 
-/* What happens to one image. Identity: offsets equal to pad, no flip, an empty square. */
-typedef struct dc_augment_draw {
-    int offset_y, offset_x; /* of the crop in the padded image, 0..2*pad */
-    bool flip;
-    int cut_y0, cut_y1, cut_x0, cut_x1; /* half-open */
-} dc_augment_draw;
-
 /* Draws for the image with this index in its split. */
-dc_augment_draw dc_augment_image_draw(const dc_augment *augment, dc_shape shape, uint64_t seed, uint32_t epoch,
-                                      uint32_t index);
+dck_augment_draw dc_augment_image_draw(const dc_augment *augment, dc_shape shape, uint64_t seed, uint32_t epoch,
+                                       uint32_t index);
 
 /* Normalised value of each stored byte, per channel: (byte / 255 - mean) / deviation. */
 typedef struct dc_normalise {

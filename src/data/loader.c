@@ -15,10 +15,11 @@ enum { MANY = 16, ALIGNMENT = 64, MESSAGE_CHARS = 1024 };
 
 /* A batch in the making or made. Parts: images that are to be cropped, or runs of MANY. */
 typedef struct slot {
-    uint32_t *indices;      /* [capacity] of this rank's images */
-    uint8_t *crops;         /* [capacity][C][H][W]; NULL: stored pixels are used as they are */
-    const uint8_t **images; /* [capacity] */
-    float *blocks;
+    uint32_t *indices; /* [capacity] of this rank's images */
+    uint8_t *bytes;    /* [capacity][C][H][W] of crops, or as pixels; NULL: stored pixels are used where they are */
+    const uint8_t **images;  /* [capacity] */
+    float *blocks;           /* NULL as pixels; then: */
+    dck_augment_draw *draws; /* [capacity] */
     int32_t *labels;
     int *missing; /* [capacity / lane] crops that a block still lacks */
     int n_parts, begun, done;
@@ -136,7 +137,7 @@ static void fill_slot(const dc_loader *loader, slot *s, const uint32_t *indices,
     const dc_images *images = &loader->dataset->split[options->split];
     for (int i = 0; i < n; i++) {
         s->indices[i] = indices[i];
-        s->images[i] = (loader->crops ? s->crops + (size_t)i * loader->image_bytes
+        s->images[i] = (loader->crops ? s->bytes + (size_t)i * loader->image_bytes
                                       : images->pixels + indices[i] * loader->image_bytes);
     }
     for (int i = 0; i < loader->capacity; i++)
@@ -144,9 +145,16 @@ static void fill_slot(const dc_loader *loader, slot *s, const uint32_t *indices,
     for (int block = 0; block < loader->capacity / options->lane; block++) {
         const int left = n - block * options->lane;
         s->missing[block] = left < options->lane ? left : options->lane;
-        if (left <= 0)
+        if (left <= 0 && s->blocks)
             memset(s->blocks + (size_t)block * loader->block_floats, 0, loader->block_floats * sizeof *s->blocks);
     }
+}
+
+static dc_raw_images pixels_of(const dc_loader *loader, const slot *s)
+{
+    if (!loader->options.as_pixels)
+        return (dc_raw_images){0};
+    return (dc_raw_images){s->bytes, s->draws, loader->normalise.value[0], loader->options.augment.pad};
 }
 
 /* By the thread that prepares, without the mutex. */
@@ -168,6 +176,7 @@ static void prepare(dc_loader *loader, uint32_t epoch, uint32_t step, slot *s)
     fill_slot(loader, s, loader->order + begin + first, n);
     s->n_parts = (n + part_images(loader) - 1) / part_images(loader);
     s->batch = (dc_batch){.images = s->blocks,
+                          .pixels = pixels_of(loader, s),
                           .labels = s->labels,
                           .n_images = n,
                           .n_global = (int)n_global,
@@ -177,6 +186,16 @@ static void prepare(dc_loader *loader, uint32_t epoch, uint32_t step, slot *s)
 }
 
 /* ---- making its parts ---- */
+
+/* Image i of a batch as pixels. */
+static void draw(const dc_loader *loader, slot *s, int i)
+{
+    const dc_loader_options *options = &loader->options;
+    if (!loader->crops)
+        memcpy(s->bytes + (size_t)i * loader->image_bytes, s->images[i], loader->image_bytes);
+    s->draws[i] =
+        dc_augment_image_draw(&options->augment, loader->dataset->shape, options->seed, s->batch.epoch, s->indices[i]);
+}
 
 static void assemble(const dc_loader *loader, slot *s, int block)
 {
@@ -194,7 +213,11 @@ static dc_status make_crop(worker *w, slot *s, int i)
     const dc_loader *loader = w->loader;
     const dc_loader_options *options = &loader->options;
     DC_TRY(dc_crop_make(w->cropper, loader->dataset, options->split, s->indices[i], &options->augment, options->seed,
-                        s->batch.epoch, s->crops + (size_t)i * loader->image_bytes));
+                        s->batch.epoch, s->bytes + (size_t)i * loader->image_bytes));
+    if (options->as_pixels) {
+        draw(loader, s, i);
+        return DC_OK;
+    }
     const int block = i / options->lane;
     if (__atomic_sub_fetch(&s->missing[block], 1, __ATOMIC_ACQ_REL) == 0)
         assemble(loader, s, block);
@@ -206,9 +229,13 @@ static dc_status make_part(worker *w, slot *s, int part)
     const dc_loader *loader = w->loader;
     if (loader->crops)
         return make_crop(w, s, part);
-    const int lane = loader->options.lane, first = part * part_images(loader);
-    for (int i = first; i < first + part_images(loader) && i < s->batch.n_images; i += lane)
-        assemble(loader, s, i / lane);
+    const int lane = loader->options.lane, first = part * part_images(loader), end = first + part_images(loader);
+    const bool as_pixels = loader->options.as_pixels;
+    for (int i = first; i < end && i < s->batch.n_images; i += as_pixels ? 1 : lane)
+        if (as_pixels)
+            draw(loader, s, i);
+        else
+            assemble(loader, s, i / lane);
     return DC_OK;
 }
 
@@ -331,9 +358,12 @@ static dc_status allocate_slot(const dc_loader *loader, slot *s)
 {
     const size_t capacity = (size_t)loader->capacity;
     const size_t bytes = aligned(capacity * loader->image_bytes * sizeof *s->blocks);
-    if (!(s->blocks = aligned_alloc(ALIGNMENT, bytes)))
+    const bool as_pixels = loader->options.as_pixels;
+    if (!as_pixels && !(s->blocks = aligned_alloc(ALIGNMENT, bytes)))
         return dc_fail(DC_ERR_MEMORY, "out of memory: %zu bytes for a batch of images were refused", bytes);
-    if (loader->crops && !(s->crops = dc_alloc(capacity * loader->image_bytes)))
+    if ((loader->crops || as_pixels) && !(s->bytes = dc_alloc(capacity * loader->image_bytes)))
+        return DC_ERR_MEMORY;
+    if (as_pixels && !(s->draws = dc_alloc(capacity * sizeof *s->draws)))
         return DC_ERR_MEMORY;
     s->labels = dc_alloc(capacity * sizeof *s->labels);
     s->indices = dc_alloc(capacity * sizeof *s->indices);
@@ -422,7 +452,8 @@ void dc_loader_destroy(dc_loader *loader)
     for (int i = 0; loader->slots && i < loader->n_slots; i++) {
         slot *s = &loader->slots[i];
         free(s->blocks);
-        free(s->crops);
+        free(s->bytes);
+        free(s->draws);
         free(s->labels);
         free(s->indices);
         free(s->images);
@@ -439,8 +470,10 @@ size_t dc_loader_bytes(const dc_dataset *dataset, const dc_loader_options *optio
 {
     const size_t capacity = (size_t)capacity_of(options), image = image_bytes_of(dataset);
     const size_t n = options->indices ? options->indices->n : dataset->split[options->split].n;
-    const size_t of_image = image * (sizeof(float) + dc_crop_needed(dataset, &options->augment)) + sizeof(int32_t) +
-                            sizeof(uint32_t) + sizeof(uint8_t *);
+    const bool as_pixels = options->as_pixels, has_bytes = as_pixels || dc_crop_needed(dataset, &options->augment);
+    const size_t of_image = image * ((as_pixels ? 0 : sizeof(float)) + has_bytes) +
+                            (as_pixels ? sizeof(dck_augment_draw) : 0) + sizeof(int32_t) + sizeof(uint32_t) +
+                            sizeof(uint8_t *);
     return (size_t)slots_of(options) * capacity * of_image + n * sizeof(uint32_t) * (options->indices ? 2 : 1);
 }
 

@@ -7,6 +7,7 @@
 #ifndef DC_DATA_LOADER_H
 #define DC_DATA_LOADER_H
 
+#include "backend/backend.h"
 #include "data/augment.h"
 #include "data/dataset.h"
 
@@ -26,7 +27,9 @@ typedef struct dc_loader_options {
     const dc_indices *indices; /* these images of the split (copied); NULL: all */
     int batch;                 /* of all ranks together */
     int rank, size;
-    int lane; /* images to a block of the layout (dc_plan_layout): 16 on the CPU, 1: NCHW */
+    int lane;       /* images to a block of the layout (dc_plan_layout): 16 on the CPU, 1: NCHW */
+    bool as_pixels; /* batches are bytes, and what makes them of these, for a device that does it (dc_backend's
+                       stage_batch) */
     uint64_t seed;
     bool shuffle;       /* false: the order of the list */
     bool drop_last;     /* leave out a last batch that would be partial */
@@ -38,7 +41,8 @@ typedef struct dc_loader_options {
 /* One rank's share of a global batch. Valid until the next call on its loader. */
 typedef struct dc_batch {
     const float *images;   /* [capacity / lane][C][H][W][lane], capacity = local batch rounded up to lane; zero after
-                              n_images; 64-byte aligned */
+                              n_images; 64-byte aligned; NULL as pixels */
+    dc_raw_images pixels;  /* of n_images; NULLs otherwise */
     const int32_t *labels; /* [capacity], zero after n_images */
     int n_images;          /* 0 only when a last, partial global batch has fewer images than there are ranks */
     int n_global;          /* images of the global batch */

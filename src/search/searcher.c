@@ -140,6 +140,7 @@ static dc_loader_options loader_options(const dc_search_options *o, const dc_bac
                                .rank = rank,
                                .size = size,
                                .lane = backend->layout.lane,
+                               .as_pixels = backend->call->stage_batch != NULL,
                                .seed = seed,
                                .shuffle = true,
                                .drop_last = true,

@@ -7,7 +7,7 @@
 
 dc_status dc_batch_stage(dc_backend *backend, const dc_graph *graph, const dc_batch *batch, dc_step *step)
 {
-    const size_t lane = (size_t)backend->layout.lane, blocks = ((size_t)batch->n_images + lane - 1) / lane;
+    const size_t lane = (size_t)backend->layout.lane;
     const dc_shape shape = graph->nodes[graph->input].shape;
     const size_t stride = (size_t)shape.c * (size_t)shape.h * (size_t)shape.w * lane;
     const float *images = batch->images;
@@ -16,8 +16,8 @@ dc_status dc_batch_stage(dc_backend *backend, const dc_graph *graph, const dc_ba
     step->n_global = batch->n_global;
     step->first_image = (uint32_t)batch->first_image;
     if (backend->call->stage_batch)
-        DC_TRY(backend->call->stage_batch(backend, batch->images, blocks * stride, batch->labels, blocks * lane,
-                                          &images, &step->labels));
+        DC_TRY(backend->call->stage_batch(backend, shape, batch->n_images, &batch->pixels, batch->labels, &images,
+                                          &step->labels));
     step->images = (dc_view){.data = (float *)images, .shape = shape, .stride = stride}; /* an input is only read */
     return DC_OK;
 }

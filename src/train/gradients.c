@@ -37,8 +37,14 @@ static dc_status compute(dc_model *model, const dc_batch *batch, const dc_step *
 /* n images of the batch, from one that begins a block of the layout. */
 static dc_batch piece_of(const dc_batch *batch, dc_shape shape, int first, int n)
 {
+    const size_t elements = (size_t)first * (size_t)shape.c * (size_t)shape.h * (size_t)shape.w;
     dc_batch piece = *batch;
-    piece.images += (size_t)first * (size_t)shape.c * (size_t)shape.h * (size_t)shape.w;
+    if (batch->images) {
+        piece.images += elements;
+    } else {
+        piece.pixels.bytes += elements;
+        piece.pixels.draws += first;
+    }
     piece.labels += first;
     piece.first_image += first;
     piece.n_images = n;

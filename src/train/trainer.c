@@ -72,6 +72,7 @@ static dc_loader_options train_loader_options(const dc_train_options *o, const d
                                .rank = rank,
                                .size = size,
                                .lane = backend->layout.lane,
+                               .as_pixels = backend->call->stage_batch != NULL,
                                .seed = seed,
                                .shuffle = true,
                                .augment = o->augment,
@@ -87,6 +88,7 @@ static dc_loader_options evaluation_loader_options(const dc_train_options *o, co
                                .rank = rank,
                                .size = size,
                                .lane = backend->layout.lane,
+                               .as_pixels = backend->call->stage_batch != NULL,
                                .loading = o->loading};
 }
 

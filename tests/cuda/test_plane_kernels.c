@@ -274,11 +274,8 @@ static void check_augment(dck_type type, const uint8_t *pixels, const dc_assembl
     dck_augment_draw draws[IMAGES];
     for (size_t i = 0; i < BLOCKS * block_elements(y.host.view); i++)
         right.value[i] = (double)images[i];
-    for (uint32_t i = 0; i < IMAGES; i++) {
-        const dc_augment_draw d =
-            dc_augment_image_draw(assembly->augment, assembly->shape, assembly->seed, assembly->epoch, i);
-        draws[i] = (dck_augment_draw){d.offset_y, d.offset_x, d.flip, d.cut_y0, d.cut_y1, d.cut_x0, d.cut_x1};
-    }
+    for (uint32_t i = 0; i < IMAGES; i++)
+        draws[i] = dc_augment_image_draw(assembly->augment, assembly->shape, assembly->seed, assembly->epoch, i);
     batch b = {device_create_from(pixels, (size_t)IMAGES * CHANNELS * HEIGHT * WIDTH),
                device_create_from(draws, sizeof draws),
                device_create_from(assembly->normalise->value, sizeof(float) * CHANNELS * 256), y.view};

@@ -134,22 +134,25 @@ static void a_staged_batch_is_rounded_to_the_nearest(void **state)
 {
     (void)state;
     enum { C = 3, SIDE = 5, IMAGES = 16, N = C * SIDE * SIDE * IMAGES };
-    static float lanes_order[N], staged[N], written[N];
+    static float staged[N], written[N], table[C][256];
+    static uint8_t bytes[N];
     static int32_t labels[IMAGES];
+    static const dck_augment_draw draws[IMAGES] = {{0}};
     dc_backend *b = gpu(DC_PRECISION_BF16, false);
     dc_view view = {.shape = {C, SIDE, SIDE}, .stride = N};
     void *memory;
     rig_ok(b->call->alloc(b, N * sizeof(float), &memory));
-    for (int image = 0; image < IMAGES; image++)
-        for (int i = 0; i < N / IMAGES; i++) {
-            const int place = image * (N / IMAGES) + i;
-            /* a third lies exactly between two neighbours */
-            written[place] = place % 3 ? golden_draw(1, (size_t)place) * 6 : 1 + ((float)(place % 128) + 0.5f) / 128;
-            lanes_order[i * IMAGES + image] = written[place];
-        }
+    for (int c = 0; c < C; c++)
+        for (int k = 0; k < 256; k++) /* a third lies exactly between two neighbours */
+            table[c][k] = k % 3 ? golden_draw(1, (size_t)(c * 256 + k)) * 6 : 1 + ((float)(k % 128) + 0.5f) / 128;
+    for (int i = 0; i < N; i++) {
+        bytes[i] = (uint8_t)(i * 7);
+        written[i] = table[i / (SIDE * SIDE) % C][bytes[i]];
+    }
     const float *images;
     const int32_t *device_labels;
-    rig_ok(b->call->stage_batch(b, lanes_order, N, labels, IMAGES, &images, &device_labels));
+    const dc_raw_images pixels = {bytes, draws, table[0], 0};
+    rig_ok(b->call->stage_batch(b, view.shape, IMAGES, &pixels, labels, &images, &device_labels));
     view.data = (float *)images;
     rig_ok(b->call->read(b, view, IMAGES, staged));
     view.data = memory;

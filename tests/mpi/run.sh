@@ -108,6 +108,7 @@ on_gpus() {
     ends 2 test_nccl stop 1 10 'rank 0: stopped: NCCL: waited 1 s for collective .* over 2 ranks'
     ends 4 test_nccl stop 1 10
     ends 3 test_nccl kill any 10
+    ends 3 test_nccl mixed 2 10 'of ranks that train together rank 1 has no GPU, and rank 0 has one: '
 }
 
 # Mistakes of ours, which only the emulator is sure to catch.

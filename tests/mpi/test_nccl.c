@@ -242,6 +242,15 @@ static dc_status host_memory(const dc_comm *comm)
     return dc_nccl_wait(nccl, m.stream);
 }
 
+/* The second rank computes on its CPU. */
+static dc_status mixed(const dc_comm *comm)
+{
+    model m = make_model();
+    CHECK_OK(dc_buckets_check_ranks(comm, m.stream));
+    CHECK_OK(dc_buckets_check_ranks(comm, NULL));
+    return dc_buckets_check_ranks(comm, comm->rank == 1 ? NULL : m.stream);
+}
+
 /* What is recorded is refused: see comm/nccl.h. */
 static dc_status captured(const dc_comm *comm)
 {
@@ -292,8 +301,9 @@ static dc_status run(const dc_comm *comm, const char *scenario)
     static const struct {
         const char *name;
         dc_status (*run)(const dc_comm *comm);
-    } scenarios[] = {{"all", check_all},           {"share", share},       {"mismatch", mismatch}, {"order", order},
-                     {"host_memory", host_memory}, {"captured", captured}, {"stop", stop},         {"kill", kill_one}};
+    } scenarios[] = {{"all", check_all},     {"share", share}, {"mixed", mixed},
+                     {"mismatch", mismatch}, {"order", order}, {"host_memory", host_memory},
+                     {"captured", captured}, {"stop", stop},   {"kill", kill_one}};
     for (size_t i = 0; i < sizeof scenarios / sizeof *scenarios; i++)
         if (strcmp(scenarios[i].name, scenario) == 0)
             return scenarios[i].run(comm);

@@ -79,6 +79,7 @@ static void open_training(training *t, const dc_comm *comm, const dc_dataset *da
                                       .rank = comm->rank,
                                       .size = comm->size,
                                       .lane = t->backend->layout.lane,
+                                      .as_pixels = t->backend->call->stage_batch != NULL,
                                       .seed = 5,
                                       .shuffle = true,
                                       .augment = {.pad = 1, .flip = true, .cutout = 2}};

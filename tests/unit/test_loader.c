@@ -216,7 +216,7 @@ static void test_evaluation_counts_exactly(void **state)
 
 /* What DARTS does to one image, step by step: pad with black, crop, flip, normalise, cut out. */
 static void reference_image(const dc_dataset *dataset, const dc_augment *augment, uint32_t index,
-                            const dc_augment_draw *draw, float *out)
+                            const dck_augment_draw *draw, float *out)
 {
     enum { PAD_MAX = 4, PADDED = H + W + 2 * PAD_MAX };
     const uint8_t *image = dataset->split[DC_SPLIT_TRAIN].pixels + index * PIXELS;
@@ -255,7 +255,7 @@ static void test_values_follow_the_reference(void **state)
                     const dc_batch *same = next(names);
                     for (int i = 0; i < b->n_images; i++) {
                         uint32_t index = index_of(f, same->images + i * PIXELS);
-                        dc_augment_draw draw =
+                        dck_augment_draw draw =
                             dc_augment_image_draw(&cases[k], (dc_shape){C, H, W}, options.seed, 6, index);
                         float expected[PIXELS];
                         reference_image(f->dataset, &cases[k], index, &draw, expected);
@@ -268,6 +268,42 @@ static void test_values_follow_the_reference(void **state)
             }
 }
 
+/* The same images with the same changes, as bytes. */
+static void test_pixels_make_the_same_batches(void **state)
+{
+    fixture *f = *state;
+    for (int rank = 0; rank < 2; rank++) {
+        dc_loader_options options = training_options(40, rank, 2), as_pixels = options;
+        as_pixels.augment = (dc_augment){.pad = 2, .flip = true, .cutout = 4};
+        as_pixels.as_pixels = true;
+        as_pixels.loading = (dc_loading){3, 2};
+        dc_loader *loader = create(f, &as_pixels), *names = create(f, &options);
+        assert_true(dc_loader_bytes(f->dataset, &as_pixels) < dc_loader_bytes(f->dataset, &options));
+        dc_loader_begin_epoch(loader, 6, 0);
+        dc_loader_begin_epoch(names, 6, 0);
+        for (const dc_batch *b; (b = next(loader));) {
+            const dc_batch *same = next(names);
+            assert_null(b->images);
+            assert_int_equal(b->n_images, same->n_images);
+            assert_int_equal(b->pixels.pad, 2);
+            assert_memory_equal(b->labels, same->labels, (size_t)b->n_images * sizeof *b->labels);
+            for (int i = 0; i < b->n_images; i++) {
+                const uint32_t index = index_of(f, same->images + i * PIXELS);
+                const dck_augment_draw draw =
+                    dc_augment_image_draw(&as_pixels.augment, (dc_shape){C, H, W}, options.seed, 6, index);
+                assert_memory_equal(&b->pixels.draws[i], &draw, sizeof draw);
+                const uint8_t *stored = f->dataset->split[DC_SPLIT_TRAIN].pixels + index * PIXELS;
+                assert_memory_equal(b->pixels.bytes + i * PIXELS, stored, PIXELS);
+                for (int c = 0; c < C; c++)
+                    assert_true(b->pixels.table[c * 256 + 200] ==
+                                (float)((200 / 255.0 - f->dataset->mean[c]) / f->dataset->deviation[c]));
+            }
+        }
+        dc_loader_destroy(loader);
+        dc_loader_destroy(names);
+    }
+}
+
 static void test_draws_are_spread(void **state)
 {
     (void)state;
@@ -275,7 +311,7 @@ static void test_draws_are_spread(void **state)
     dc_augment augment = {.pad = 4, .flip = true, .cutout = 16};
     int offset_y[9] = {0}, offset_x[9] = {0}, flips = 0, centre[32] = {0};
     for (uint32_t i = 0; i < DRAWS; i++) {
-        dc_augment_draw draw = dc_augment_image_draw(&augment, (dc_shape){3, 32, 32}, 5, i % 7, i);
+        dck_augment_draw draw = dc_augment_image_draw(&augment, (dc_shape){3, 32, 32}, 5, i % 7, i);
         offset_y[draw.offset_y]++;
         offset_x[draw.offset_x]++;
         flips += draw.flip;
@@ -405,6 +441,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_repeat_and_drop_last, setup, teardown),
         cmocka_unit_test_setup_teardown(test_evaluation_counts_exactly, setup, teardown),
         cmocka_unit_test_setup_teardown(test_values_follow_the_reference, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_pixels_make_the_same_batches, setup, teardown),
         cmocka_unit_test(test_draws_are_spread),
         cmocka_unit_test_setup_teardown(test_lists_and_splits, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refusals, setup, teardown),

@@ -208,8 +208,6 @@ static void cuda_destroy(dc_backend *backend)
     cudaFree(b->sums);
     cudaFree(b->moment);
     cudaFree(b->workspace);
-    if (b->computed)
-        cudaEventDestroy(b->computed);
     if (b->copies)
         cudaStreamDestroy(b->copies);
     if (b->stream)
@@ -286,9 +284,10 @@ static dc_status open_device(dc_cuda_backend *b, const dc_backend_options *optio
     DC_CUDA_TRY(cudaGetDeviceProperties(&properties, b->device));
     DC_CUDA_TRY(cudaStreamCreateWithFlags(&b->stream, cudaStreamNonBlocking));
     DC_CUDA_TRY(cudaStreamCreateWithFlags(&b->copies, cudaStreamNonBlocking));
-    DC_CUDA_TRY(cudaEventCreateWithFlags(&b->computed, cudaEventDisableTiming));
-    for (int i = 0; i < DC_CUDA_STAGES; i++)
+    for (int i = 0; i < DC_CUDA_STAGES; i++) {
         DC_CUDA_TRY(cudaEventCreateWithFlags(&b->stages[i].copied, cudaEventDisableTiming));
+        DC_CUDA_TRY(cudaEventCreateWithFlags(&b->stages[i].read, cudaEventDisableTiming));
+    }
     DC_TRY(dc_cuda_later_init(&b->later));
     DC_TRY(dc_cuda_alloc(sizeof *b->moment, (void **)&b->moment));
     DC_TRY(dc_cuda_alloc(sums, &b->sums));

@@ -19,11 +19,11 @@ typedef struct dc_cuda_table {
     uint64_t used; /* when, for replacing the oldest */
 } dc_cuda_table;
 
-/* A batch on its way to the device. */
+/* A batch on its way to the device: bytes, draws, table and labels. */
 typedef struct dc_cuda_stage {
-    size_t image_bytes, label_bytes; /* capacity */
-    void *pinned, *device;           /* images, then labels */
-    cudaEvent_t copied;              /* the copy to the device is through */
+    size_t capacity; /* bytes */
+    void *pinned, *device;
+    cudaEvent_t copied, read; /* the copy to the device is through; and it has been read there */
     bool started;
 } dc_cuda_stage;
 
@@ -56,9 +56,10 @@ typedef struct dc_cuda_backend {
     double *seen_sum; /* pinned: the last sum that came back */
     dc_cuda_stage stages[DC_CUDA_STAGES];
     dc_cuda_later later;
-    cudaEvent_t computed; /* what was enqueued before the last staging is through */
     int next_stage;
-    size_t described_bytes; /* memory of the GPU that is only described; 0: it is here */
+    size_t image_bytes, label_bytes; /* of: */
+    void *images, *labels;           /* the batch that is computed on */
+    size_t described_bytes;          /* memory of the GPU that is only described; 0: it is here */
 } dc_cuda_backend;
 
 static inline dc_cuda_backend *cuda_of(dc_backend *backend)
@@ -139,8 +140,10 @@ dc_status dc_cuda_end_part(dc_backend *backend, dc_runs *runs);
 dc_status dc_cuda_begin_part(dc_backend *backend, dc_runs *runs);
 dc_status dc_cuda_close_run(dc_backend *backend, dc_runs *runs, dc_status status);
 void dc_cuda_destroy_runs(dc_backend *backend, dc_runs *runs);
-dc_status dc_cuda_stage_batch(dc_backend *backend, const float *images, size_t n_floats, const int32_t *labels,
-                              size_t n_labels, const float **device_images, const int32_t **device_labels);
+dc_status dc_cuda_stage_batch(dc_backend *backend, dc_shape shape, int n_images, const dc_raw_images *pixels,
+                              const int32_t *labels, const float **device_images, const int32_t **device_labels);
+/* Device memory that batches of so many images take there. */
+size_t dc_cuda_batch_bytes(const dc_plan_layout *layout, dc_shape shape, int n_images);
 void dc_cuda_stages_clear(dc_cuda_backend *b);
 dc_status dc_cuda_later_init(dc_cuda_later *later);
 void dc_cuda_later_clear(dc_cuda_later *later);

@@ -28,15 +28,6 @@ static dc_status conv_bytes(dc_cuda_backend *b, const dc_plan *plan, int id, siz
     return dc_cuda_conv_workspace(b, &kernel, &use, bytes);
 }
 
-static size_t staged_bytes(const dc_backend *backend, const dc_plan *plan)
-{
-    const size_t element_bytes = dc_plan_element_bytes(&backend->layout);
-    const dc_shape s = plan->graph->nodes[plan->graph->input].shape;
-    const size_t images = (size_t)plan->rounded_batch;
-    const size_t elements = images * (size_t)s.c * (size_t)s.h * (size_t)s.w;
-    return DC_CUDA_STAGES * (dc_cuda_aligned(elements * element_bytes) + dc_cuda_aligned(images * sizeof(int32_t)));
-}
-
 dc_status dc_cuda_step_bytes(dc_backend *backend, const dc_plan *plan, size_t *bytes)
 {
     dc_cuda_backend *b = cuda_of(backend);
@@ -48,7 +39,8 @@ dc_status dc_cuda_step_bytes(dc_backend *backend, const dc_plan *plan, size_t *b
             DC_TRY(conv_bytes(b, plan, i, &of_node));
         workspace = of_node > workspace ? of_node : workspace;
     }
-    *bytes = workspace + staged_bytes(backend, plan) + SMALL_BYTES;
+    const dc_shape image = plan->graph->nodes[plan->graph->input].shape;
+    *bytes = workspace + dc_cuda_batch_bytes(&backend->layout, image, plan->batch) + SMALL_BYTES;
     return DC_OK;
 }
 

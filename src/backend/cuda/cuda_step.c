@@ -28,8 +28,8 @@ typedef struct run {
     uint64_t used;
 } run;
 
-/* Batches alternate between two places, and a step has a forward and a backward; a last, smaller batch comes to that.
- */
+/* A step has a forward and a backward; a last, smaller batch has others, and so have batches of a place that was given
+ * up for a larger one. */
 enum { N_RUNS = 8 };
 
 struct dc_runs {
@@ -198,12 +198,41 @@ void dc_cuda_destroy_runs(dc_backend *backend, dc_runs *runs)
 
 /* ---- batches ---- */
 
+/* Where the parts of a staged batch lie. */
+typedef struct staging {
+    size_t draws, table, labels, end;
+} staging;
+
+static staging staging_of(dc_shape shape, int n_images)
+{
+    const size_t n = (size_t)n_images, c = (size_t)shape.c;
+    staging at;
+    at.draws = dc_cuda_aligned(n * c * (size_t)shape.h * (size_t)shape.w);
+    at.table = at.draws + dc_cuda_aligned(n * sizeof(dck_augment_draw));
+    at.labels = at.table + dc_cuda_aligned(c * 256 * sizeof(float));
+    at.end = at.labels + dc_cuda_aligned(n * sizeof(int32_t));
+    return at;
+}
+
+/* Of the batch that is computed on. */
+static size_t image_bytes_of(const dc_plan_layout *layout, dc_shape shape, int n_images)
+{
+    const size_t blocks = ((size_t)n_images + DCK_LANES - 1) / DCK_LANES;
+    return dc_cuda_aligned(blocks * shaped(shape).stride * dc_plan_element_bytes(layout));
+}
+
+size_t dc_cuda_batch_bytes(const dc_plan_layout *layout, dc_shape shape, int n_images)
+{
+    const staging at = staging_of(shape, n_images);
+    return DC_CUDA_STAGES * at.end + image_bytes_of(layout, shape, n_images) + (at.end - at.labels);
+}
+
 static void clear_stage(dc_cuda_stage *stage)
 {
     cudaFreeHost(stage->pinned);
     cudaFree(stage->device);
     stage->pinned = stage->device = NULL;
-    stage->image_bytes = stage->label_bytes = 0;
+    stage->capacity = 0;
 }
 
 void dc_cuda_stages_clear(dc_cuda_backend *b)
@@ -212,62 +241,84 @@ void dc_cuda_stages_clear(dc_cuda_backend *b)
         clear_stage(&b->stages[i]);
         if (b->stages[i].copied)
             cudaEventDestroy(b->stages[i].copied);
+        if (b->stages[i].read)
+            cudaEventDestroy(b->stages[i].read);
     }
+    cudaFree(b->images);
+    cudaFree(b->labels);
 }
 
-static dc_status grow_stage(dc_cuda_backend *b, dc_cuda_stage *stage, size_t image_bytes, size_t label_bytes)
+/* The stream has waited for all copies. */
+static dc_status grow_stage(dc_cuda_backend *b, dc_cuda_stage *stage, size_t bytes)
 {
-    if (image_bytes <= stage->image_bytes && label_bytes <= stage->label_bytes)
+    if (bytes <= stage->capacity)
         return DC_OK;
-    DC_TRY(dc_cuda_wait(b)); /* whose stream waits for all copies */
+    DC_TRY(dc_cuda_wait(b));
     clear_stage(stage);
-    DC_CUDA_TRY(cudaMallocHost(&stage->pinned, image_bytes + label_bytes));
-    DC_TRY(dc_cuda_alloc(image_bytes + label_bytes, &stage->device));
-    stage->image_bytes = image_bytes;
-    stage->label_bytes = label_bytes;
+    DC_CUDA_TRY(cudaMallocHost(&stage->pinned, bytes));
+    DC_TRY(dc_cuda_alloc(bytes, &stage->device));
+    stage->capacity = bytes;
     return DC_OK;
 }
 
-/* To bfloat16, the nearest, ties to even; pixels are finite. */
-static void narrow(const float *x, size_t n, uint16_t *y)
+static dc_status grow(dc_cuda_backend *b, void **memory, size_t *capacity, size_t bytes)
 {
-    for (size_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, &x[i], sizeof bits);
-        y[i] = (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-    }
+    if (bytes <= *capacity)
+        return DC_OK;
+    DC_TRY(dc_cuda_wait(b));
+    cudaFree(*memory);
+    *memory = NULL;
+    *capacity = 0;
+    DC_TRY(dc_cuda_alloc(bytes, memory));
+    *capacity = bytes;
+    return DC_OK;
 }
 
-/* The copy waits until the device has read what lay there before; the device's next step waits for the copy; the host
- * waits for neither, but for the copy before the last. */
-dc_status dc_cuda_stage_batch(dc_backend *backend, const float *images, size_t n_floats, const int32_t *labels,
-                              size_t n_labels, const float **device_images, const int32_t **device_labels)
+/* On the stream, once the copy is through. */
+static dc_status assemble(dc_cuda_backend *b, dc_cuda_stage *stage, dc_shape shape, int n_images, int pad)
+{
+    const staging at = staging_of(shape, n_images);
+    const char *from = stage->device;
+    dck_view y = shaped(shape);
+    y.data = b->images;
+    DC_CUDA_TRY(cudaStreamWaitEvent(b->stream, stage->copied, 0));
+    DC_CUDA_TRY(dck_cuda_augment(&b->queue, (const uint8_t *)from, (const dck_augment_draw *)(from + at.draws),
+                                 (const float *)(from + at.table), pad, y, n_images));
+    DC_CUDA_TRY(cudaMemcpyAsync(b->labels, from + at.labels, (size_t)n_images * sizeof(int32_t),
+                                cudaMemcpyDeviceToDevice, b->stream));
+    DC_CUDA_TRY(cudaEventRecord(stage->read, b->stream));
+    return DC_OK;
+}
+
+/* Bytes go to the device, a quarter of the batch's floats. The copy waits until what lay in its place has been read,
+ * which is early in the step before the last; the host waits for nothing but the copy before the last. What steps
+ * compute on is always in the same place, so that one recording suffices. */
+dc_status dc_cuda_stage_batch(dc_backend *backend, dc_shape shape, int n_images, const dc_raw_images *pixels,
+                              const int32_t *labels, const float **device_images, const int32_t **device_labels)
 {
     dc_cuda_backend *b = cuda_of(backend);
     dc_cuda_stage *stage = &b->stages[b->next_stage];
-    const size_t image_bytes = dc_cuda_aligned(n_floats * dc_plan_element_bytes(&backend->layout));
-    const size_t label_bytes = dc_cuda_aligned(n_labels * sizeof *labels);
+    const size_t n = (size_t)n_images, c = (size_t)shape.c;
+    const staging at = staging_of(shape, n_images);
     b->next_stage = (b->next_stage + 1) % DC_CUDA_STAGES;
     if (stage->started) /* behind steps that may wait for other ranks */
         DC_TRY(dc_cuda_wait_for(b, stage->copied));
-    DC_TRY(grow_stage(b, stage, image_bytes, label_bytes));
-    char *pinned = stage->pinned, *device = stage->device;
-    if (backend->layout.narrow)
-        narrow(images, n_floats, (uint16_t *)pinned);
-    else
-        memcpy(pinned, images, n_floats * sizeof *images);
-    memcpy(pinned + stage->image_bytes, labels, n_labels * sizeof *labels);
-    /* What was computed since the staging before may read this place; it was enqueued before `computed` was recorded
-     * then only if it is older. */
-    DC_CUDA_TRY(cudaStreamWaitEvent(b->copies, b->computed, 0));
-    DC_CUDA_TRY(cudaEventRecord(b->computed, b->stream));
-    DC_CUDA_TRY(cudaMemcpyAsync(device, pinned, stage->image_bytes + n_labels * sizeof *labels, cudaMemcpyHostToDevice,
-                                b->copies));
-    DC_CUDA_TRY(cudaEventRecord(stage->copied, b->copies));
-    DC_CUDA_TRY(cudaStreamWaitEvent(b->stream, stage->copied, 0));
+    DC_TRY(grow_stage(b, stage, at.end));
+    DC_TRY(grow(b, &b->images, &b->image_bytes, image_bytes_of(&backend->layout, shape, n_images)));
+    DC_TRY(grow(b, &b->labels, &b->label_bytes, at.end - at.labels));
+    char *to = stage->pinned;
+    memcpy(to, pixels->bytes, n * c * (size_t)shape.h * (size_t)shape.w);
+    memcpy(to + at.draws, pixels->draws, n * sizeof *pixels->draws);
+    memcpy(to + at.table, pixels->table, c * 256 * sizeof *pixels->table);
+    memcpy(to + at.labels, labels, n * sizeof *labels);
+    if (stage->started)
+        DC_CUDA_TRY(cudaStreamWaitEvent(b->copies, stage->read, 0));
     stage->started = true;
-    *device_images = (const float *)device;
-    *device_labels = (const int32_t *)(device + stage->image_bytes);
+    DC_CUDA_TRY(cudaMemcpyAsync(stage->device, to, at.labels + n * sizeof *labels, cudaMemcpyHostToDevice, b->copies));
+    DC_CUDA_TRY(cudaEventRecord(stage->copied, b->copies));
+    DC_TRY(assemble(b, stage, shape, n_images, pixels->pad));
+    *device_images = b->images;
+    *device_labels = b->labels;
     return DC_OK;
 }
 
