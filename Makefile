@@ -21,8 +21,8 @@
 #: make deps        installs what is missing (Debian and its kin; elsewhere it says what to load)
 #: make clean       removes all builds; output/ stays
 #:
-#: Where nvcc, cuDNN and NCCL are found (CUDA_HOME, CUDNN_HOME, NCCL_HOME; on the PATH; /usr/local/cuda), the program is
-#: built for GPUs too, for CUDA_ARCHS (80 90 100); make CUDA=0 builds for the CPU alone.
+#: Where nvcc, cuDNN and NCCL are found (CUDA_HOME, CUDNN_HOME, NCCL_HOME, or ..._PATH, ..._ROOT and EBROOT... of modules;
+#: nvcc on the PATH; /usr/local/cuda), the program is built for GPUs too, for CUDA_ARCHS (80 90 100); make CUDA=0 builds for the CPU alone.
 #:
 #: make V=1 shows the commands; make CC=clang BUILD=build-clang takes another compiler; make -j builds in parallel.
 
@@ -63,16 +63,20 @@ DEP_CFLAGS += -isystem $(HDF5_DIR)/include
 DEP_LIBS   += -L$(HDF5_DIR)/lib -Wl,-rpath,$(HDF5_DIR)/lib -lhdf5
 endif
 
-# CUDA: nvcc on the PATH or below CUDA_HOME, with cuDNN and NCCL beside it, in homes of their own or in the system's.
+# CUDA: nvcc on the PATH or below CUDA_HOME, with cuDNN and NCCL beside it, in homes of their own, by whatever name
+# modules give them, or in the system's. Conda has headers and libraries below targets/ alone.
 CUDA_ARCHS ?= 80 90 100
-CUDA_HOME  ?= $(or $(patsubst %/bin/,%,$(dir $(realpath $(shell command -v nvcc)))),/usr/local/cuda)
+CUDA_HOME  ?= $(or $(patsubst %/bin/,%,$(dir $(realpath $(shell command -v nvcc)))),$(CUDA_PATH),$(CUDA_ROOT),$(EBROOTCUDA),/usr/local/cuda)
+CUDNN_HOME ?= $(or $(CUDNN_PATH),$(CUDNN_ROOT),$(EBROOTCUDNN))
+NCCL_HOME  ?= $(or $(NCCL_PATH),$(NCCL_ROOT),$(EBROOTNCCL))
 NVCC       ?= $(CUDA_HOME)/bin/nvcc
-CUDA_ROOTS := $(CUDA_HOME) $(CUDNN_HOME) $(NCCL_HOME) /usr
+CUDA_ROOTS := $(CUDA_HOME) $(if $(wildcard $(CUDA_HOME)/include/cuda_runtime_api.h),,$(wildcard $(CUDA_HOME)/targets/*-linux)) \
+              $(CUDNN_HOME) $(NCCL_HOME) /usr
 # $(call root_of,FILES): the first root that has one of them.
 root_of     = $(firstword $(foreach root,$(CUDA_ROOTS),$(if $(wildcard $(1:%=$(root)/%)),$(root))))
 cuda_lacks := $(if $(shell command -v $(lastword $(NVCC))),,nvcc) \
               $(if $(call root_of,include/cublasLt.h),,cuBLASLt) \
-              $(if $(call root_of,include/cudnn.h include/x86_64-linux-gnu/cudnn.h),,cuDNN) \
+              $(if $(call root_of,include/cudnn.h include/*-linux-gnu/cudnn.h),,cuDNN) \
               $(if $(call root_of,include/nccl.h),,NCCL)
 CUDA_LACKS := $(if $(filter 0,$(CUDA)),CUDA=0 was given,$(if $(strip $(cuda_lacks)),not found: $(strip $(cuda_lacks))))
 comma      := ,
@@ -301,7 +305,7 @@ test-programs: $(PROGRAM) $(UNIT_TESTS) $(MPI_TESTS) $(EMULATED_TESTS) $(EMULATE
                $(EMULATED:%/libgpu.a=%/dcanas)
 
 run-tests:
-	$(PROVE) tests/lint.sh tests/layers.sh $(UNIT_TESTS) tests/mpi/run.sh $(PROGRAM_TESTS) $(SLURM_TESTS)
+	$(PROVE) tests/lint.sh tests/layers.sh tests/toolkit.sh $(UNIT_TESTS) tests/mpi/run.sh $(PROGRAM_TESTS) $(SLURM_TESTS)
 	$(if $(EMULATED),$(PROVE) tests/ptx.sh,:)
 	$(if $(EMULATED),$(MAKE) emulated,echo "GPU code is not tested: $(CUDA_LACKS)")
 

@@ -283,6 +283,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
 {
     static const char name[] = "cublasLtMatmulAlgoGetHeuristic";
     const api_call call(name);
+    require_no_capture(name);
     there<cublasLtContext>(handle, name);
     const auto &p = *there<product>(description, name);
     const auto &ma = *there<matrix>(a, name), &mb = *there<matrix>(b, name), &mc = *there<matrix>(c, name);

@@ -540,6 +540,8 @@ cudnnStatus_t cudnnBackendFinalize(cudnnBackendDescriptor_t descriptor)
     auto *d = as_descriptor(descriptor, "cudnnBackendFinalize");
     if (d->finalized)
         return fail(CUDNN_STATUS_BAD_PARAM, "the descriptor is finalized");
+    if (d->type == CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR)
+        require_no_capture("cudnnBackendFinalize");
     const cudnnStatus_t status = finalize(*d);
     d->finalized = status == CUDNN_STATUS_SUCCESS;
     return status;

@@ -74,6 +74,8 @@ cudaError_t enqueue(cudaStream_t stream, std::string what, std::function<void()>
 void finish_everything(const char *call);
 /* Whether a stream is being captured in a mode in which this thread may not allocate, or copy synchronously. */
 bool captures_forbid_unsafe_calls();
+/* Of calls that may load code, and so allocate: ends the program where they may not. */
+void require_no_capture(const char *call);
 
 /* ---- kernels ---- */
 

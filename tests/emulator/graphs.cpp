@@ -174,6 +174,12 @@ bool captures_forbid_unsafe_calls()
     return forbidden;
 }
 
+void require_no_capture(const char *call)
+{
+    if (captures_forbid_unsafe_calls())
+        die("%s: a plan is made while a stream is being captured", call);
+}
+
 } // namespace emulator
 
 using namespace emulator;

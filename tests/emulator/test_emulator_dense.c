@@ -198,6 +198,16 @@ static int captured(void)
     return !device_holds(r.x, X, 1 + 3 * OUT, 0);
 }
 
+/* What a step needs has to be planned before it is recorded. */
+static int planned_in_a_capture(void)
+{
+    RIG(r, DC_CONV_FORWARD);
+    const dc_conv_shape shape = shape_of(DC_PRECISION_F32);
+    REQUIRE(cudaStreamBeginCapture(r.stream, cudaStreamCaptureModeThreadLocal));
+    REQUIRE_OK(dc_conv_plans_get(r.plans, &shape, DC_CONV_DATA, &r.plan));
+    return 0;
+}
+
 /* 1 + 2^-12 is 1 for TF32. */
 static int precision_of(dc_precision precision, float right)
 {
@@ -255,6 +265,12 @@ static int linear_host_input(void)
     return linear(0, true);
 }
 
+static int linear_planned_in_a_capture(void)
+{
+    REQUIRE(cudaStreamBeginCapture(new_stream(), cudaStreamCaptureModeThreadLocal));
+    return linear(0, false);
+}
+
 /* ---- tests ---- */
 
 static void test_what_is_right_passes(void **state)
@@ -280,6 +296,13 @@ static void test_memory_is_checked(void **state)
     always_caught(shifted_input, "cudnnBackendExecute: x is not aligned");
     always_caught(linear_small_workspace, "cublasLtMatmul: workspace is not");
     always_caught(linear_host_input, "cublasLtMatmul: A is not");
+}
+
+static void test_plans_are_made_before_they_are_captured(void **state)
+{
+    (void)state;
+    always_caught(planned_in_a_capture, "cudnnBackendFinalize: a plan is made while");
+    always_caught(linear_planned_in_a_capture, "cublasLtMatmulAlgoGetHeuristic: a plan is made while");
 }
 
 static void test_order_is_seen_in_the_numbers(void **state)
@@ -350,6 +373,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_is_right_passes),
         cmocka_unit_test(test_memory_is_checked),
+        cmocka_unit_test(test_plans_are_made_before_they_are_captured),
         cmocka_unit_test(test_order_is_seen_in_the_numbers),
         cmocka_unit_test(test_the_first_engine_that_will_do_is_taken),
         cmocka_unit_test(test_attributes_are_checked),

@@ -111,6 +111,17 @@ check 'count of the genotype found: as in result.json' says macs "$(number macs 
 result_params=$(grep -v '^		' $folder/result.json | sed -n 's/.*"params":[[:space:]]*\([0-9]*\),*/\1/p')
 check '... parameters too' says params "$result_params"
 
+# ---- which device, and why ----
+
+gpus=$("$program" --version | sed -n 's/^ *cuda: //p')
+if ! grep -q '; [0-9]* GPUs\{0,1\}$' <<<"$gpus"; then
+    why=${gpus##*; no GPU: }
+    check 'device = auto: the CPU, and why' grep -qF "(no GPU: $why)" $folder/log.txt
+    run 0 plan "$ini" --device cuda
+    check '--device cuda: status 2' [ "$status" = 2 ]
+    check '... and one line that says what lacks' [ "$(own_lines | grep -F "device 'cuda': " | grep -cF "$why")" = 1 ]
+fi
+
 accuracy=$(number test_accuracy $folder/result.json)
 best=$(number best_test_accuracy $folder/result.json)
 for n_ranks in 0 1 2 3; do
