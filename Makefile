@@ -386,7 +386,10 @@ export MPIRUN
 bench: $(BENCHES) $(PROGRAM)
 	$(BUILD)/bench/bench_steps
 	$(BUILD)/bench/bench_setup
-	$(if $(GPU),for type in float bf16; do $(BUILD)/bench/bench_gpu_kernels $$type || exit 1; done,\
+	$(if $(GPU),for type in float bf16; do $(BUILD)/bench/bench_gpu_kernels $$type || exit 1; done; \
+	    if $(PROGRAM) --version | grep -q '; [0-9]* GPUs\{0,1\}$$'; then for type in float tf32 bf16; do \
+	        $(BUILD)/bench/bench_steps --device cuda --precision $$type || exit 1; done; \
+	    else echo "************ no GPU here: its steps are not timed ************"; fi,\
 	    echo "************ GPU kernels are not timed: $(CUDA_LACKS) ************")
 	$(BUILD)/bench/bench_checkpoint $(BUILD)
 	$(PYTHON) tests/bench/bench_ranks.py $(BUILD)

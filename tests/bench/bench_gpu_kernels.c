@@ -97,6 +97,12 @@ static cudaError_t norm_forward(bench *b, const dck_view *x)
     return dck_cuda_norm_forward(&b->queue, &k, x[0], x[1], IMAGES, true, b->scratch);
 }
 
+static cudaError_t norm_measure(bench *b, const dck_view *x)
+{
+    const dck_norm k = norm_of(b, x[0]);
+    return dck_cuda_norm_measure(&b->queue, &k, x[0], b->weights + 8192, IMAGES, true, b->scratch);
+}
+
 static cudaError_t norm_backward(bench *b, const dck_view *x)
 {
     const dck_norm k = norm_of(b, x[0]);
@@ -129,6 +135,18 @@ static const bool nothing_added[FEATURES];
 static cudaError_t mix_forward(bench *b, const dck_view *x)
 {
     return dck_cuda_mix_forward(&b->queue, FEATURES, x, b->weights, feature_index, x[FEATURES], false, IMAGES);
+}
+
+/* Of features that are seen through their batch norms. */
+static cudaError_t deferred_mix_forward(bench *b, const dck_view *x)
+{
+    dck_view seen[FEATURES];
+    for (int i = 0; i < FEATURES; i++) {
+        seen[i] = x[i];
+        seen[i].affine = b->weights + 8192;
+    }
+    return mix_forward(
+        b, (const dck_view[]){seen[0], seen[1], seen[2], seen[3], seen[4], seen[5], seen[6], seen[7], x[FEATURES]});
 }
 
 static cudaError_t mix_backward(bench *b, const dck_view *x)
@@ -190,6 +208,7 @@ static const struct row {
     {"depthwise 5x5 dilation 2 forward", depthwise_dilated, 2},
     {"depthwise 5x5 data gradient", depthwise_data, 3},
     {"depthwise 5x5 weight gradient", depthwise_weights, 2},
+    {"batch norm, deferred", norm_measure, 1},
     {"batch norm forward", norm_forward, 3},
     {"batch norm backward", norm_backward, 5},
     {"max pool 3x3 forward", max_forward, 2},
@@ -197,6 +216,7 @@ static const struct row {
     {"avg pool 3x3 forward", avg_forward, 2},
     {"avg pool 3x3 backward", avg_backward, 2},
     {"mix of 8 forward", mix_forward, FEATURES + 1},
+    {"mix of 8 through batch norms forward", deferred_mix_forward, FEATURES + 1},
     {"mix of 8 backward", mix_backward, 2 * FEATURES + 1},
     {"relu forward", relu_forward, 2},
     {"1x1 by cuDNN forward", dense_forward, 2},

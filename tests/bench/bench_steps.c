@@ -1,13 +1,14 @@
 /* Images/s and memory of a search step, each switch on and off, and of training steps, as searches and trainings do
  * them: loaders, augmentation, constraint, derivation and optimizers included.
- * usage: bench_steps [--json | --profile] [--threads N] [--seconds S] [--row NAME]
+ * usage: bench_steps [--json | --profile] [--threads N] [--seconds S] [--row NAME] [--device cuda] [--precision P]
  *
  * A search step takes a batch of validation images (alpha) and one of training images (weights); images/s counts one of
  * them. A step's time is the median after two steps of warm-up, of at most 25 steps in about S seconds (15), 3 at the
  * least. Start is the time from the opened data set to the first step. The floor is the time that the step would take
- * if each of its operations ran at this machine's peak (work.h). Under mpirun all ranks do the row together, with N
- * threads each. Each row is measured in a process of its own, so that
- * its peak memory (RSS) is its own, beside the plan's: arena, model and loaders. */
+ * if each of its operations ran at this machine's peak (work.h). On a GPU, which has no floor here (bench_gpu_kernels
+ * has those of its kernels), a step's time is the mean from when it is idle until it is idle again. Under mpirun all
+ * ranks do the row together, with N threads each. Each row is measured in a process of its own, so that its peak memory
+ * (RSS) is its own, beside the plan's: arena, model and loaders. */
 #include "app/settings.h"
 #include "base/clock.h"
 #include "base/spin.h"
@@ -20,7 +21,14 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-enum { WARM_UP = 2, MIN_STEPS = 3, MAX_STEPS = 25, MAX_CHANGES = 6, LINE_CHARS = 2048 };
+enum {
+    WARM_UP = 2,
+    GPU_WARM_UP = 6 /* in which it records */,
+    MIN_STEPS = 3,
+    MAX_STEPS = 25,
+    MAX_CHANGES = 6,
+    LINE_CHARS = 2048
+};
 
 typedef struct row {
     const char *name, *title;
@@ -113,21 +121,29 @@ static void must(dc_status status)
 /* ---- watching the steps go by ---- */
 
 typedef struct watch {
-    double start, times[WARM_UP + MAX_STEPS]; /* ends of steps */
-    int n;
+    double start, times[GPU_WARM_UP + MAX_STEPS]; /* ends of steps */
+    int n, warm_up;
     double seconds;
     bool profile;
+    dc_backend *gpu; /* NULL: none computes */
 } watch;
 
 /* Asked after each step. */
 static dc_status step_done(void *context, bool *stop)
 {
     watch *w = context;
+    if (w->gpu && w->n + 1 == w->warm_up)
+        DC_TRY(w->gpu->call->sync(w->gpu));
     w->times[w->n++] = dc_clock_seconds();
-    if (w->profile && w->n == WARM_UP)
+    if (w->profile && w->n == w->warm_up)
         profile_reset();
-    int measured = w->n - WARM_UP;
-    *stop = measured == MAX_STEPS || (measured >= MIN_STEPS && w->times[w->n - 1] - w->times[WARM_UP - 1] > w->seconds);
+    int measured = w->n - w->warm_up;
+    *stop =
+        measured == MAX_STEPS || (measured >= MIN_STEPS && w->times[w->n - 1] - w->times[w->warm_up - 1] > w->seconds);
+    if (*stop && w->gpu) {
+        DC_TRY(w->gpu->call->sync(w->gpu));
+        w->times[w->n - 1] = dc_clock_seconds();
+    }
     return DC_OK;
 }
 
@@ -137,12 +153,17 @@ static int ascending(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+static double mean_step(const watch *w)
+{
+    return (w->times[w->n - 1] - w->times[w->warm_up - 1]) / (w->n - w->warm_up);
+}
+
 static double median_step(const watch *w)
 {
     double steps[MAX_STEPS];
-    int n = w->n - WARM_UP;
+    int n = w->n - w->warm_up;
     for (int i = 0; i < n; i++)
-        steps[i] = w->times[WARM_UP + i] - w->times[WARM_UP + i - 1];
+        steps[i] = w->times[w->warm_up + i] - w->times[w->warm_up + i - 1];
     qsort(steps, (size_t)n, sizeof steps[0], ascending);
     return n % 2 ? steps[n / 2] : (steps[n / 2 - 1] + steps[n / 2]) / 2;
 }
@@ -239,10 +260,8 @@ static size_t run_training(const dc_settings *settings, dc_backend *backend, con
 
 static void print_profile(const row *r, const dc_backend *backend, const watch *w)
 {
-    int steps = w->n - WARM_UP;
-    double mean_s = (w->times[w->n - 1] - w->times[WARM_UP - 1]) / steps;
-    printf("%s: %.1f ms a step, %s\n", r->title, 1e3 * mean_s, dc_backend_description(backend));
-    profile_print(stdout, steps, mean_s);
+    printf("%s: %.1f ms a step, %s\n", r->title, 1e3 * mean_step(w), dc_backend_description(backend));
+    profile_print(stdout, w->n - w->warm_up, mean_step(w));
 }
 
 static void print_json(const row *r, const dc_backend *backend, const watch *w, int ranks, int threads, int batch,
@@ -250,24 +269,26 @@ static void print_json(const row *r, const dc_backend *backend, const watch *w, 
 {
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage); /* before the ceilings take memory */
-    double step_s = median_step(w);
-    work least = work_measure(threads);
+    double step_s = w->gpu ? mean_step(w) : median_step(w);
+    work least = w->gpu ? (work){0} : work_measure(threads);
     printf(
         "{\"row\": \"%s\", \"title\": \"%s\", \"pytorch\": \"%s\", \"device\": \"%s\", \"ranks\": %d, \"threads\": %d, "
         "\"batch\": %d, \"steps\": %d, \"step_s\": %.6f, \"images_per_s\": %.2f, \"start_s\": %.3f, "
         "\"plan_bytes\": %zu, \"peak_bytes\": %lld, \"flops\": %.4g, \"moved_bytes\": %.4g, "
         "\"peak_flops\": %.4g, \"peak_bandwidth\": %.4g, \"floor_s\": %.6f}\n",
-        r->name, r->title, r->pytorch, dc_backend_description(backend), ranks, threads, batch, w->n - WARM_UP, step_s,
-        batch / step_s, w->times[0] - w->start - step_s, plan_bytes, (long long)usage.ru_maxrss * 1024, least.flops,
-        least.bytes, least.peak_flops, least.peak_bytes, least.floor_s);
+        r->name, r->title, r->pytorch, dc_backend_description(backend), ranks, threads, batch, w->n - w->warm_up,
+        step_s, batch / step_s, w->times[0] - w->start - (w->gpu ? 0 : step_s), plan_bytes,
+        (long long)usage.ru_maxrss * 1024, least.flops, least.bytes, least.peak_flops, least.peak_bytes, least.floor_s);
 }
 
 /* Prints the row's JSON line, or its profile. */
-static void measure(const row *r, const dc_comm *world, int threads, double seconds, bool profile)
+static void measure(const row *r, const dc_comm *world, const char *device, dc_backend_options options, double seconds,
+                    bool profile)
 {
     dc_settings settings = {0};
-    watch w = {.seconds = seconds, .profile = profile};
+    watch w = {.warm_up = WARM_UP, .seconds = seconds, .profile = profile};
     dc_backend *backend;
+    options.local_rank = world->local_rank;
     must(dc_config_defaults(&dc_settings_schema, &settings));
     must(dc_config_set(&dc_settings_schema, "search.batch=64", &settings));
     must(dc_config_set(&dc_settings_schema, "search.alpha_warmup_epochs=0", &settings));
@@ -275,7 +296,11 @@ static void measure(const row *r, const dc_comm *world, int threads, double seco
         must(dc_config_set(&dc_settings_schema, r->changes[i], &settings));
     dc_dataset *dataset = make_dataset(r);
     w.start = dc_clock_seconds();
-    must(dc_backend_create("cpu", &(dc_backend_options){.threads = threads}, &backend));
+    must(dc_backend_create(device, &options, &backend));
+    if (backend->call->sync && backend->call->stream) {
+        w.gpu = backend;
+        w.warm_up = GPU_WARM_UP;
+    }
     if (profile)
         profile_attach(backend);
     else
@@ -284,8 +309,8 @@ static void measure(const row *r, const dc_comm *world, int threads, double seco
     if (world->rank == 0 && profile)
         print_profile(r, backend, &w);
     else if (world->rank == 0)
-        print_json(r, backend, &w, world->size, threads, r->search ? settings.search.batch : settings.target.batch,
-                   plan_bytes);
+        print_json(r, backend, &w, world->size, options.threads,
+                   r->search ? settings.search.batch : settings.target.batch, plan_bytes);
     dc_backend_destroy(backend);
     dc_dataset_close(dataset);
 }
@@ -333,23 +358,25 @@ static int run_row(const char *command, const row *r, bool table, double *first,
     return output ? pclose(output) : 1;
 }
 
-static int run_rows(const char *program, const char *mode, int threads, double seconds)
+static int run_rows(const char *program, const char *mode, const char *device, const dc_backend_options *options,
+                    double seconds)
 {
     char command[1024], line[LINE_CHARS] = "";
     bool table = !*mode;
     int failed = 0;
     double first = 0;
     if (table)
-        printf("%d threads; a search: 16 channels, 8 cells, batch 64; images of 3x32x32 if not said, 10 classes\n\n"
+        printf("%s, %d threads; a search: 16 channels, 8 cells, batch 64; images of 3x32x32 if not said, 10 classes\n\n"
                "%-52s %9s %9s %6s %8s %6s %9s %9s %6s\n%-52s %9s %9s %6s %8s %6s %9s %9s %6s\n",
-               threads, "", "step", "images/s", "ratio", "floor", "floor/", "plan", "RSS", "start", "", "ms", "", "",
-               "ms", "step", "MiB", "MiB", "ms");
+               device, options->threads, "", "step", "images/s", "ratio", "floor", "floor/", "plan", "RSS", "start", "",
+               "ms", "", "", "ms", "step", "MiB", "MiB", "ms");
     for (int i = 0; i < N_ROWS; i++) {
-        snprintf(command, sizeof command, "'%s' %s --threads %d --seconds %g --row %s", program, mode, threads, seconds,
+        snprintf(command, sizeof command, "'%s' %s --device %s --precision %s --threads %d --seconds %g --row %s",
+                 program, mode, device, dc_precision_names[options->precision], options->threads, seconds,
                  rows[i].name);
         failed |= run_row(command, &rows[i], table, &first, line);
     }
-    if (table)
+    if (table && number(line, "floor_s") > 0)
         print_ceilings(line);
     return failed;
 }
@@ -369,28 +396,35 @@ static const row *find_row(const char *name)
 int main(int argc, char **argv)
 {
     dc_spin_briefly(argv);
-    const char *mode = "", *only = NULL;
-    int threads = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    const char *mode = "", *only = NULL, *device = "cpu";
+    dc_backend_options options = {.threads = (int)sysconf(_SC_NPROCESSORS_ONLN)};
     double seconds = 15;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--json") == 0 || strcmp(argv[i], "--profile") == 0)
             mode = argv[i];
         else if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc)
-            threads = atoi(argv[++i]);
+            options.threads = atoi(argv[++i]);
+        else if (strcmp(argv[i], "--device") == 0 && i + 1 < argc)
+            device = argv[++i];
+        else if (strcmp(argv[i], "--precision") == 0 && i + 1 < argc)
+            must(dc_precision_parse(argv[++i], &options.precision));
         else if (strcmp(argv[i], "--seconds") == 0 && i + 1 < argc)
             seconds = atof(argv[++i]);
         else if (strcmp(argv[i], "--row") == 0 && i + 1 < argc)
             only = argv[++i];
         else {
-            fprintf(stderr, "usage: %s [--json | --profile] [--threads N] [--seconds S] [--row NAME]\n", argv[0]);
+            fprintf(stderr,
+                    "usage: %s [--json | --profile] [--threads N] [--seconds S] [--row NAME] [--device D] "
+                    "[--precision P]\n",
+                    argv[0]);
             return 2;
         }
     }
     if (!only)
-        return run_rows(argv[0], mode, threads, seconds) != 0;
+        return run_rows(argv[0], mode, device, &options, seconds) != 0;
     dc_comm world;
     must(dc_comm_init(&argc, &argv, &world));
-    measure(find_row(only), &world, threads, seconds, strcmp(mode, "--profile") == 0);
+    measure(find_row(only), &world, device, options, seconds, strcmp(mode, "--profile") == 0);
     dc_comm_finalize(&world);
     return 0;
 }
