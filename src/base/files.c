@@ -160,6 +160,9 @@ dc_status dc_file_check_writable(const char *path)
     DC_TRY(dc_path_directory(path, folder));
     if (access(folder, W_OK) != 0)
         return dc_fail(DC_ERR_IO, "%s: cannot write in %s: %s", path, folder, strerror(errno));
+    struct stat info;
+    if (!*path || (stat(path, &info) == 0 && !S_ISREG(info.st_mode)))
+        return dc_fail(DC_ERR_INPUT, "'%s' is no file that could be replaced: a folder, a device or nothing", path);
     return DC_OK;
 }
 

@@ -29,7 +29,7 @@ dc_status dc_file_read(const char *path, char **data, size_t *size);
 /* Writes all bytes, in spite of short writes and interrupts; `path` is for the message. */
 dc_status dc_file_write_all(int fd, const char *path, const void *data, size_t size);
 
-/* Whether a file can be made or replaced at this path, for telling it before long work. */
+/* Whether a file can be made or replaced at this path, for telling it before long work: a folder or a device cannot. */
 dc_status dc_file_check_writable(const char *path);
 
 /* Replaces a file in one instant: path.tmp, fsync, rename, fsync of the directory. After an error the old one stands.

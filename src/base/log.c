@@ -147,6 +147,9 @@ __attribute__((format(printf, 3, 0))) static void say(dc_log *log, urgency level
     if (!log && level == INFO)
         return;
     vsnprintf(message, sizeof message, format, arguments);
+    for (char *s = message; *s; s++) /* names of files may hold anything */
+        if (((unsigned char)*s < ' ' && *s != '\n') || *s == 0x7f)
+            *s = '?';
     if (!log) {
         fprintf(stderr, "warning: %s\n", message);
         return;

@@ -9,6 +9,15 @@ enum { MESSAGE_CHARS = 1024 };
 
 static _Thread_local char message[MESSAGE_CHARS];
 
+/* Names of files may hold anything: the message stays one line, and tells a terminal nothing but itself. */
+static void set_message(const char text[MESSAGE_CHARS])
+{
+    memcpy(message, text, sizeof message);
+    for (char *s = message; *s; s++)
+        if ((unsigned char)*s < ' ' || *s == 0x7f)
+            *s = '?';
+}
+
 dc_status dc_fail(dc_status code, const char *format, ...)
 {
     char text[MESSAGE_CHARS]; /* arguments may point into message */
@@ -16,7 +25,7 @@ dc_status dc_fail(dc_status code, const char *format, ...)
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    memcpy(message, text, sizeof message);
+    set_message(text);
     return code;
 }
 
@@ -29,7 +38,7 @@ dc_status dc_fail_within(dc_status code, const char *format, ...)
     va_end(arguments);
     if (used >= 0 && used < MESSAGE_CHARS - 3)
         snprintf(text + used, sizeof text - (size_t)used, ": %.*s", MESSAGE_CHARS - 3 - used, message);
-    memcpy(message, text, sizeof message);
+    set_message(text);
     return code;
 }
 

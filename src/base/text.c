@@ -54,6 +54,36 @@ dc_status dc_text_take(dc_text *text, char **s)
     return DC_OK;
 }
 
+/* Bytes of the character that s begins with; 0: none, or a control character. */
+static size_t character_bytes(const unsigned char *s)
+{
+    static const struct {
+        unsigned char first, last, low, high; /* of the first byte and of the second one */
+        size_t n;
+    } forms[] = {{0x20, 0x7e, 0, 0, 1},       {0xc2, 0xc2, 0xa0, 0xbf, 2}, {0xc3, 0xdf, 0x80, 0xbf, 2},
+                 {0xe0, 0xe0, 0xa0, 0xbf, 3}, {0xe1, 0xec, 0x80, 0xbf, 3}, {0xed, 0xed, 0x80, 0x9f, 3},
+                 {0xee, 0xef, 0x80, 0xbf, 3}, {0xf0, 0xf0, 0x90, 0xbf, 4}, {0xf1, 0xf3, 0x80, 0xbf, 4},
+                 {0xf4, 0xf4, 0x80, 0x8f, 4}};
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        if (*s < forms[i].first || *s > forms[i].last)
+            continue;
+        if (forms[i].n > 1 && (s[1] < forms[i].low || s[1] > forms[i].high))
+            return 0;
+        for (size_t k = 2; k < forms[i].n; k++)
+            if ((s[k] & 0xc0) != 0x80)
+                return 0;
+        return forms[i].n;
+    }
+    return 0;
+}
+
+bool dc_text_is_plain(const char *s)
+{
+    for (size_t n = 1; *s && n; s += n)
+        n = character_bytes((const unsigned char *)s);
+    return !*s;
+}
+
 enum { LONGEST = 63 };
 
 static int least(int a, int b)

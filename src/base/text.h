@@ -4,6 +4,7 @@
 
 #include "base/status.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /* A text that grows. Starts as {0}; append fails only for want of memory, which is remembered. */
@@ -18,6 +19,9 @@ void dc_text_clear(dc_text *text); /* frees */
 
 /* Hands the text over (never NULL on success, caller frees) and clears `text`. */
 dc_status dc_text_take(dc_text *text, char **s);
+
+/* Is it UTF-8 without control characters? */
+bool dc_text_is_plain(const char *s);
 
 /* Edits (insert, delete, replace, swap of neighbours; case ignored) that turn a into b; 64 when either is longer than
  * 63 characters. */

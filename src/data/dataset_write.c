@@ -2,11 +2,14 @@
 
 #include "base/hash.h"
 #include "base/state.h"
+#include "base/text.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define RULE "must be 1..%d bytes of UTF-8 without control characters"
 
 /* JPEG files are gathered to pieces of this size. */
 enum { PIECE_BYTES = 4 << 20 };
@@ -31,16 +34,21 @@ struct dc_dataset_writer {
 
 /* ---- creation ---- */
 
+/* Tables, JSON and reports show them. */
+static bool is_name(const char *s)
+{
+    return *s && strlen(s) < DC_CLASS_NAME_CHARS && dc_text_is_plain(s);
+}
+
 static dc_status check_names(const char *path, const dc_dataset_head *head)
 {
     DC_TRY(dc_dataset_check_count(path, "classes", head->n_classes, DC_MAX_CLASSES));
     for (int i = 0; i < head->n_classes; i++)
-        if (!head->classes[i][0] || strlen(head->classes[i]) >= DC_CLASS_NAME_CHARS)
-            return dc_fail(DC_ERR_INPUT, "%s: the name of class %d, '%s', must have 1..%d characters", path, i,
-                           head->classes[i], DC_CLASS_NAME_CHARS - 1);
-    if (!head->name[0] || strlen(head->name) >= DC_CLASS_NAME_CHARS)
-        return dc_fail(DC_ERR_INPUT, "%s: the data set's name, '%s', must have 1..%d characters", path, head->name,
-                       DC_CLASS_NAME_CHARS - 1);
+        if (!is_name(head->classes[i]))
+            return dc_fail(DC_ERR_INPUT, "%s: the name of class %d, '%s', " RULE, path, i, head->classes[i],
+                           DC_CLASS_NAME_CHARS - 1);
+    if (!is_name(head->name))
+        return dc_fail(DC_ERR_INPUT, "%s: the data set's name, '%s', " RULE, path, head->name, DC_CLASS_NAME_CHARS - 1);
     return DC_OK;
 }
 

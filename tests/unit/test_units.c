@@ -109,6 +109,21 @@ static void slips_are_recognised(void **context)
     assert_null(nearest);
 }
 
+static void names_are_plain_text_or_not(void **context)
+{
+    (void)context;
+    static const char *const plain[] = {"", "a b", "\xc3\x9c\xc2\xa0", "\xe2\x98\x83", "\xf0\x9f\x98\x80!"};
+    static const char *const odd[] = {"a\nb",     "\033[31m", "\x7f",         "\xe9t\xe9",
+                                      "\xc3",     "\xc0\xaf", "\xed\xa0\x80", "\xf5\x80\x80\x80",
+                                      "\xe2\x98", "\xc2\x85", "\xe0\x80\x80"};
+    for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
+        assert_true(dc_text_is_plain(plain[i]));
+    for (size_t i = 0; i < sizeof odd / sizeof *odd; i++)
+        assert_false(dc_text_is_plain(odd[i]));
+    dc_fail(DC_ERR_INPUT, "%s", "a\nb\033[31m\xc3\x9c"); /* a message is a line */
+    assert_string_equal(dc_status_message(), "a?b?[31m\xc3\x9c");
+}
+
 static void texts_grow(void **context)
 {
     (void)context;
@@ -128,8 +143,11 @@ static void texts_grow(void **context)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(counts_are_exact),     cmocka_unit_test(durations_add_up),
-        cmocka_unit_test(numbers_are_readable), cmocka_unit_test(slips_are_recognised),
+        cmocka_unit_test(counts_are_exact),
+        cmocka_unit_test(durations_add_up),
+        cmocka_unit_test(numbers_are_readable),
+        cmocka_unit_test(slips_are_recognised),
+        cmocka_unit_test(names_are_plain_text_or_not),
         cmocka_unit_test(texts_grow),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
