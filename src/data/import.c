@@ -1,10 +1,12 @@
 #include "data/import.h"
 
 #include "base/files.h"
+#include "base/state.h"
 #include "data/import_pictures.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { IMAGENET16_SIDE = 16 };
 
@@ -44,11 +46,18 @@ static void store_clear(dc_import_store *store)
     free(store->classes);
 }
 
-static dc_status make_directory_of(const char *path)
+/* Makes the folder. What stands there already must be an earlier data set: anything else is not replaced, an archive
+ * for instance that was named in the wrong place. */
+static dc_status prepare_destination(const char *path)
 {
-    char directory[DC_PATH_CHARS];
+    char directory[DC_PATH_CHARS], about[DC_STATE_ABOUT_CHARS];
+    struct stat info;
     DC_TRY(dc_path_directory(path, directory));
-    return dc_directory_create(directory);
+    DC_TRY(dc_directory_create(directory));
+    DC_TRY(dc_file_check_writable(path));
+    if (stat(path, &info) == 0 && info.st_size && dc_state_about(path, about) != DC_OK)
+        return dc_fail_within(DC_ERR_INPUT, "only a data set is replaced: give another name, or remove the file");
+    return DC_OK;
 }
 
 /* A data set that is read as a whole, by one rank. */
@@ -58,8 +67,6 @@ static dc_status import_arrays(const kind *k, const char *source, const char *de
     dc_dataset_content content = {.name = k->name};
     dc_import_store store = {0};
     dc_status status = k->read(source, options, &content, &store);
-    if (status == DC_OK)
-        status = make_directory_of(destination);
     if (status == DC_OK) {
         if (options->name)
             content.name = options->name;
@@ -150,6 +157,7 @@ dc_status dc_import(const dc_comm *comm, dc_log *log, const char *name, const ch
     options = options ? options : &none;
     DC_TRY(find_kind(name, &k));
     DC_TRY(check_options(k, source, options));
+    DC_TRY_ALL(comm, comm->rank == 0 ? prepare_destination(destination) : DC_OK);
     DC_TRY(choose_form(comm, source, &k));
     if (k->read) {
         dc_status status = comm->rank == 0 ? import_arrays(k, source, destination, options) : DC_OK;

@@ -1,4 +1,3 @@
-#include "base/files.h"
 #include "base/hash.h"
 #include "base/signals.h"
 #include "base/units.h"
@@ -16,7 +15,7 @@ enum { MAX_LISTED = 24, BATCH = 1024, PNG_QUALITY = 95 };
 typedef struct entry {
     const char *name;
     size_t place; /* of its record */
-    size_t twin;  /* an equal picture that came before; itself: none */
+    size_t twin;  /* an equal picture, or one of the same name, that came before; itself: none */
     int32_t label;
     uint8_t splits; /* as dc_layout has it; 0: left out */
 } entry;
@@ -80,7 +79,30 @@ static int by_content(const void *a, const void *b)
     return (x->entry > y->entry) - (x->entry < y->entry);
 }
 
-static dc_status find_twins(assembly *a)
+static int by_name(const void *a, const void *b)
+{
+    const entry *const *x = a, *const *y = b;
+    int order = strcmp((*x)->name, (*y)->name);
+    return order ? order : (*x > *y) - (*x < *y);
+}
+
+/* An archive may hold a name twice. */
+static dc_status find_namesakes(assembly *a)
+{
+    entry **sorted = dc_alloc((a->n + 1) * sizeof *sorted);
+    if (!sorted)
+        return DC_ERR_MEMORY;
+    for (size_t i = 0; i < a->n; i++)
+        sorted[i] = &a->entries[i];
+    qsort(sorted, a->n, sizeof *sorted, by_name);
+    for (size_t i = 1; i < a->n; i++)
+        if (strcmp(sorted[i]->name, sorted[i - 1]->name) == 0)
+            sorted[i]->twin = sorted[i - 1]->twin;
+    free(sorted);
+    return DC_OK;
+}
+
+static dc_status find_equals(assembly *a)
 {
     content *contents = dc_alloc((a->n + 1) * sizeof *contents);
     if (!contents)
@@ -97,28 +119,35 @@ static dc_status find_twins(assembly *a)
     return DC_OK;
 }
 
-/* Why a picture cannot be taken, as a text to free; NULL: for want of memory, or it can. */
+static bool is_bad(const assembly *a, const entry *e)
+{
+    return record_of(a, e)->form == DC_RECORD_BAD || &a->entries[e->twin] != e;
+}
+
+/* Why a picture is bad, as a text to free; NULL: for want of memory. */
 static char *reason_of(const assembly *a, const entry *e)
 {
     const dc_record_place *place = &a->places[e->place];
+    const char *twin = a->entries[e->twin].name;
     char *text = NULL;
     if (place->record.form == DC_RECORD_BAD) {
         if ((text = dc_alloc_zeroed(place->record.n_bytes + 1)) && dc_spool_read(a->job->spool, place, text) != DC_OK)
             snprintf(text, place->record.n_bytes + 1, "unreadable");
-    } else if (asprintf(&text, "the same picture as %s", a->entries[e->twin].name) < 0) {
+    } else if (strcmp(twin, e->name) == 0 ? asprintf(&text, "another picture has the same name") < 0
+                                          : asprintf(&text, "the same picture as %s", twin) < 0) {
         text = NULL;
     }
     return text;
 }
 
-/* Lists what cannot be taken, and drops it or fails. */
-static dc_status sort_out(assembly *a)
+/* Lists what cannot be taken, and fails unless it may be left out. */
+static dc_status list_bad(const assembly *a)
 {
-    size_t n_bad = 0, kept = 0;
+    size_t n_bad = 0;
     char first[512] = "";
     for (size_t i = 0; i < a->n; i++) {
         const entry *e = &a->entries[i];
-        if (record_of(a, e)->form != DC_RECORD_BAD && e->twin == i)
+        if (!is_bad(a, e))
             continue;
         char *reason = n_bad < MAX_LISTED ? reason_of(a, e) : NULL;
         if (!n_bad)
@@ -138,10 +167,6 @@ static dc_status sort_out(assembly *a)
                        "first: %s",
                        a->job->rules.source, n_bad, a->n, first);
     dc_log_warn(a->job->log, "%zu of %zu pictures are left out", n_bad, a->n);
-    for (size_t i = 0; i < a->n; i++)
-        if (record_of(a, &a->entries[i])->form != DC_RECORD_BAD && a->entries[i].twin == i)
-            a->entries[kept++] = a->entries[i];
-    a->n = kept;
     return DC_OK;
 }
 
@@ -159,14 +184,18 @@ static dc_status lay_out(assembly *a)
 {
     dc_import_job *job = a->job;
     const char **names = dc_alloc((a->n + 1) * sizeof *names);
-    if (!names)
-        return DC_ERR_MEMORY;
-    for (size_t i = 0; i < a->n; i++)
-        names[i] = a->entries[i].name;
+    bool *bad = dc_alloc((a->n + 1) * sizeof *bad);
     const dc_layout_truth truth = {job->truth_name, job->truth_text};
-    dc_status status = dc_layout_make(&job->rules, a->n, names, job->folders.n, (const char *const *)job->folders.names,
-                                      truth, &a->layout);
+    dc_status status = names && bad ? DC_OK : DC_ERR_MEMORY;
+    for (size_t i = 0; status == DC_OK && i < a->n; i++) {
+        names[i] = a->entries[i].name;
+        bad[i] = is_bad(a, &a->entries[i]);
+    }
+    if (status == DC_OK)
+        status = dc_layout_make(&job->rules, a->n, names, bad, job->folders.n, (const char *const *)job->folders.names,
+                                truth, &a->layout);
     free(names);
+    free(bad);
     DC_TRY(status);
     for (size_t i = 0; i < a->n; i++) {
         a->entries[i].label = a->layout.labels[i];
@@ -393,15 +422,10 @@ static dc_status write_file(assembly *a)
 
 static dc_status assemble(assembly *a)
 {
-    dc_import_job *job = a->job;
-    if (job->options->labels) {
-        DC_TRY(dc_file_read(job->options->labels, &job->truth_text, NULL));
-        if (asprintf(&job->truth_name, "%s", job->options->labels) < 0)
-            return dc_fail(DC_ERR_MEMORY, "%s", job->options->labels);
-    }
     DC_TRY(find_records(a));
-    DC_TRY(find_twins(a));
-    DC_TRY(sort_out(a));
+    DC_TRY(find_equals(a));
+    DC_TRY(find_namesakes(a));
+    DC_TRY(list_bad(a));
     DC_TRY(lay_out(a));
     DC_TRY(make_head(a));
     return write_file(a);

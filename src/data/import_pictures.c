@@ -93,12 +93,24 @@ static dc_status name_set(dc_import_job *job)
     return DC_OK;
 }
 
+/* Labels that the source does not hold. */
+static dc_status read_labels(dc_import_job *job)
+{
+    const char *path = job->options->labels;
+    if (!path || job->comm->rank != 0)
+        return DC_OK;
+    DC_TRY(dc_file_read(path, &job->truth_text, NULL));
+    if (asprintf(&job->truth_name, "%s", path) < 0) {
+        job->truth_name = NULL;
+        return dc_fail(DC_ERR_MEMORY, "%s", path);
+    }
+    return DC_OK;
+}
+
 static dc_status prepare(dc_import_job *job)
 {
-    char folder[DC_PATH_CHARS];
     DC_TRY(name_set(job));
-    DC_TRY(dc_path_directory(job->destination, folder));
-    DC_TRY(dc_directory_create(folder));
+    DC_TRY(read_labels(job));
     if (!(job->readers = dc_alloc_zeroed((size_t)job->threads * sizeof *job->readers)))
         return DC_ERR_MEMORY;
     for (int i = 0; i < job->threads; i++)

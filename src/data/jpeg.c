@@ -11,11 +11,14 @@
 
 /* Columns beside a region that are decoded with it: its outermost pixels take part of their colour from there. */
 enum { MARGIN = 2 };
+/* A progressive picture comes in some ten scans, each a pass over all of it. One of thousands would take hours. */
+enum { MAX_SCANS = 100 };
 
 struct dc_jpeg {
     struct jpeg_decompress_struct codec;
     struct jpeg_error_mgr errors;
     struct jpeg_source_mgr source;
+    struct jpeg_progress_mgr progress;
     jmp_buf failed;
     bool has_codec;
     int shrink; /* operands of the call that runs now */
@@ -53,6 +56,15 @@ static void on_message(j_common_ptr codec, int level)
 static void on_output(j_common_ptr codec)
 {
     (void)codec;
+}
+
+static void on_progress(j_common_ptr codec)
+{
+    dc_jpeg *jpeg = codec->client_data;
+    if (jpeg->codec.input_scan_number <= MAX_SCANS)
+        return;
+    dc_fail(DC_ERR_INPUT, "no readable JPEG: more than %d scans", MAX_SCANS);
+    longjmp(jpeg->failed, 1);
 }
 
 static void on_source_begin(j_decompress_ptr codec)
@@ -93,6 +105,7 @@ static dc_status guarded(dc_jpeg *jpeg, void (*body)(dc_jpeg *jpeg))
 static void create(dc_jpeg *jpeg)
 {
     jpeg_create_decompress(&jpeg->codec);
+    jpeg->codec.progress = &jpeg->progress;
     jpeg->has_codec = true;
 }
 
@@ -180,6 +193,7 @@ dc_status dc_jpeg_create(dc_jpeg **out)
     jpeg->errors.error_exit = on_error;
     jpeg->errors.emit_message = on_message;
     jpeg->errors.output_message = on_output;
+    jpeg->progress.progress_monitor = on_progress;
     jpeg->source.init_source = on_source_begin;
     jpeg->source.fill_input_buffer = on_source_end_of_bytes;
     jpeg->source.skip_input_data = on_source_skip;

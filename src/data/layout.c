@@ -28,6 +28,7 @@ typedef struct maker {
     const dc_layout_rules *rules;
     size_t n;
     const char *const *pictures;
+    const bool *bad; /* these are left out */
     place *places;
     role test_role; /* which folder is the test split; NO_ROLE: none is there */
     dc_layout *layout;
@@ -257,6 +258,9 @@ static dc_status label_all(maker *m, dc_truth *truth)
     for (size_t i = 0; i < m->n; i++) {
         const place *p = &m->places[i];
         span class = p->class;
+        m->layout->labels[i] = -1;
+        if (m->bad[i])
+            continue;
         if (!class.n) {
             DC_TRY(dc_truth_class(truth, base_of(m->pictures[i]), &class.s));
             class.n = strlen(class.s);
@@ -320,12 +324,13 @@ static dc_status hold_out(maker *m)
     draw *draws = dc_alloc(m->n * sizeof *draws);
     if (!draws)
         return DC_ERR_MEMORY;
+    size_t held = 0, n = 0;
     for (size_t i = 0; i < m->n; i++)
-        draws[i] = (draw){layout->labels[i], dc_hash_of(m->places[i].class.s, strlen(m->places[i].class.s)), i};
-    qsort(draws, m->n, sizeof *draws, by_label_and_chance);
-    size_t held = 0;
-    for (size_t begin = 0, end; begin < m->n; begin = end) {
-        for (end = begin + 1; end < m->n && draws[end].label == draws[begin].label; end++)
+        if (layout->labels[i] >= 0)
+            draws[n++] = (draw){layout->labels[i], dc_hash_of(m->places[i].class.s, strlen(m->places[i].class.s)), i};
+    qsort(draws, n, sizeof *draws, by_label_and_chance);
+    for (size_t begin = 0, end; begin < n; begin = end) {
+        for (end = begin + 1; end < n && draws[end].label == draws[begin].label; end++)
             ;
         size_t count = end - begin, share = (size_t)floor(m->rules->held_out * (double)count + 0.5);
         share = share < count ? share : count - 1;
@@ -370,10 +375,10 @@ static int class_depth(const maker *m)
     return depth;
 }
 
-/* Does a picture lie in the folder of n characters? sorted: the pictures' names. */
-static bool holds_pictures(const maker *m, const char *const *sorted, const char *folder, size_t n)
+/* Does a picture lie in the folder of n characters? sorted: the names of n_sorted. */
+static bool holds_pictures(size_t n_sorted, const char *const *sorted, const char *folder, size_t n)
 {
-    size_t low = 0, high = m->n; /* the first picture that does not come before the folder's */
+    size_t low = 0, high = n_sorted; /* the first picture that does not come before the folder's */
     while (low < high) {
         size_t middle = (low + high) / 2;
         int order = strncmp(sorted[middle], folder, n);
@@ -382,7 +387,7 @@ static bool holds_pictures(const maker *m, const char *const *sorted, const char
         else
             high = middle;
     }
-    return low < m->n && strncmp(sorted[low], folder, n) == 0 && sorted[low][n] == '/';
+    return low < n_sorted && strncmp(sorted[low], folder, n) == 0 && sorted[low][n] == '/';
 }
 
 /* Every folder beside the class folders must hold a picture. */
@@ -391,8 +396,11 @@ static dc_status check_folders(const maker *m, size_t n_folders, const char *con
     const char **sorted = m->rules->imagenet16 ? NULL : dc_alloc(m->n * sizeof *sorted);
     if (!sorted)
         return m->rules->imagenet16 ? DC_OK : DC_ERR_MEMORY;
-    memcpy(sorted, m->pictures, m->n * sizeof *sorted);
-    qsort(sorted, m->n, sizeof *sorted, by_text);
+    size_t n = 0;
+    for (size_t i = 0; i < m->n; i++)
+        if (!m->bad[i])
+            sorted[n++] = m->pictures[i];
+    qsort(sorted, n, sizeof *sorted, by_text);
     int depth = class_depth(m);
     dc_status status = DC_OK;
     for (size_t f = 0; f < n_folders && status == DC_OK; f++) {
@@ -402,8 +410,8 @@ static dc_status check_folders(const maker *m, size_t n_folders, const char *con
         for (const char *s = folder; *s; s++)
             slashes += *s == '/';
         bool beside = slashes == depth && at < depth && !(found == TEST && m->rules->own_test) &&
-                      (!slash || holds_pictures(m, sorted, folder, (size_t)(slash - folder)));
-        if (beside && !holds_pictures(m, sorted, folder, strlen(folder)))
+                      (!slash || holds_pictures(n, sorted, folder, (size_t)(slash - folder)));
+        if (beside && !holds_pictures(n, sorted, folder, strlen(folder)))
             status = dc_fail(DC_ERR_INPUT, "%s: the folder %s holds no pictures", m->rules->source, folder);
     }
     free(sorted);
@@ -440,15 +448,15 @@ static dc_status make(maker *m, size_t n_folders, const char *const *folders, dc
     return split(m);
 }
 
-dc_status dc_layout_make(const dc_layout_rules *rules, size_t n, const char *const *pictures, size_t n_folders,
-                         const char *const *folders, dc_layout_truth truth, dc_layout *layout)
+dc_status dc_layout_make(const dc_layout_rules *rules, size_t n, const char *const *pictures, const bool *bad,
+                         size_t n_folders, const char *const *folders, dc_layout_truth truth, dc_layout *layout)
 {
     *layout = (dc_layout){0};
     if (!n)
         return dc_fail(DC_ERR_INPUT, "%s: holds no pictures (.jpg, .jpeg, .png) to import", rules->source);
     layout->labels = dc_alloc(n * sizeof *layout->labels);
     layout->splits = dc_alloc_zeroed(n);
-    maker m = {.rules = rules, .n = n, .pictures = pictures, .layout = layout};
+    maker m = {.rules = rules, .n = n, .pictures = pictures, .bad = bad, .layout = layout};
     m.places = dc_alloc_zeroed(n * sizeof *m.places);
     dc_status status = DC_ERR_MEMORY;
     if (layout->labels && layout->splits && m.places)

@@ -39,11 +39,13 @@ typedef struct dc_layout {
     uint8_t *splits; /* [n pictures]; 1 << DC_SPLIT_TRAIN and 1 << DC_SPLIT_TEST */
 } dc_layout;
 
-/* n pictures, n_folders folders that were found, each by its name in the source. DC_ERR_INPUT for what does not fit: no
- * pictures, a class folder without pictures, a class that only the test split has, pictures without a label. Cleared by
- * dc_layout_clear in any case. */
-dc_status dc_layout_make(const dc_layout_rules *rules, size_t n, const char *const *pictures, size_t n_folders,
-                         const char *const *folders, dc_layout_truth truth, dc_layout *layout);
+/* n pictures, n_folders folders that were found, each by its name in the source. Those that are bad are left out: they
+ * only count where labels go by order. DC_ERR_INPUT for what does not fit: no pictures, a class or its folder without
+ * good pictures, a class that only the test split has, pictures without a label. Cleared by dc_layout_clear in any
+ * case.
+ */
+dc_status dc_layout_make(const dc_layout_rules *rules, size_t n, const char *const *pictures, const bool *bad,
+                         size_t n_folders, const char *const *folders, dc_layout_truth truth, dc_layout *layout);
 void dc_layout_clear(dc_layout *layout);
 
 #endif

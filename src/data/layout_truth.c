@@ -125,6 +125,16 @@ static dc_status name_numbers(dc_truth *truth, int n_classes, char (*classes)[DC
     return DC_OK;
 }
 
+/* Sorted by picture, a picture must not come again. */
+static dc_status check_twice(const dc_truth *truth)
+{
+    for (size_t i = 1; i < truth->n; i++)
+        if (by_picture(&truth->lines[i - 1], &truth->lines[i]) == 0)
+            return dc_fail(DC_ERR_INPUT, "%s: two labels for %s: %s and %s", truth->name, truth->lines[i].picture,
+                           truth->lines[i - 1].class, truth->lines[i].class);
+    return DC_OK;
+}
+
 /* The i-th line is of the i-th picture. */
 static dc_status take_by_order(dc_truth *truth, size_t n, const char **names)
 {
@@ -149,7 +159,7 @@ static dc_status fill(dc_truth *truth, const char *text, size_t n, const char **
     if (!truth->lines[0].picture)
         DC_TRY(take_by_order(truth, n, names));
     qsort(truth->lines, truth->n, sizeof *truth->lines, by_picture);
-    return DC_OK;
+    return check_twice(truth);
 }
 
 dc_status dc_truth_make(dc_layout_truth given, size_t n, const char **names, int n_classes,

@@ -2,7 +2,8 @@
  *
  * Archives inside (a tar of tars; tars in a folder) are gone through as if they were folders of their name without its
  * ending. Names are relative, of '/', and harmless: nothing is ever unpacked to disk, and "..", "." and leading slashes
- * are dropped. Files and folders whose names begin with a dot, and links in archives, are left out. */
+ * are dropped. Files and folders whose names begin with a dot are left out. A link in an archive comes as a file that
+ * cannot be read. */
 #ifndef DC_DATA_SOURCE_H
 #define DC_DATA_SOURCE_H
 

@@ -7,6 +7,7 @@
 
 #include <archive.h>
 #include <archive_entry.h>
+#include <locale.h>
 #include <setjmp.h>
 #include <stdio.h> /* jpeglib.h needs it */
 #include <stdlib.h>
@@ -39,6 +40,42 @@ file_bytes picture_jpeg(int w, int h, int number)
     const dc_rgb rgb = {pixels, 3 * w, w, h};
     require(dc_picture_encode(&rgb, 95, &file.s, &file.n) == DC_OK, "dc_picture_encode");
     free(pixels);
+    return file;
+}
+
+file_bytes picture_progressive_jpeg(int w, int h, int n_more_scans)
+{
+    struct jpeg_compress_struct codec;
+    struct jpeg_error_mgr errors;
+    unsigned char *bytes = NULL;
+    unsigned long n = 0;
+    uint8_t *row = calloc(3, (size_t)w);
+    codec.err = jpeg_std_error(&errors);
+    jpeg_create_compress(&codec);
+    jpeg_mem_dest(&codec, &bytes, &n);
+    codec.image_width = (JDIMENSION)w;
+    codec.image_height = (JDIMENSION)h;
+    codec.input_components = 3;
+    codec.in_color_space = JCS_RGB;
+    jpeg_set_defaults(&codec);
+    jpeg_simple_progression(&codec);
+    jpeg_start_compress(&codec, TRUE);
+    for (int y = 0; y < h; y++)
+        jpeg_write_scanlines(&codec, &row, 1);
+    jpeg_finish_compress(&codec);
+    jpeg_destroy_compress(&codec);
+    free(row);
+    size_t scan = n - 2; /* from its mark to that of the end */
+    while (bytes[scan] != 0xff || bytes[scan + 1] != 0xda)
+        scan--;
+    size_t n_scan = n - 2 - scan;
+    file_bytes file = {malloc(n + n_scan * (size_t)n_more_scans), 0};
+    memcpy(file.s, bytes, file.n = n - 2);
+    for (int i = 0; i < n_more_scans; i++, file.n += n_scan)
+        memcpy(file.s + file.n, bytes + scan, n_scan);
+    memcpy(file.s + file.n, bytes + n - 2, 2);
+    file.n += 2;
+    free(bytes);
     return file;
 }
 
@@ -125,12 +162,16 @@ static la_ssize_t pack_write(struct archive *archive, void *data, const void *by
     return (la_ssize_t)n;
 }
 
-file_bytes pack_files(int n, const packed_file *files, bool gzip)
+file_bytes pack_files(int n, const packed_file *files, pack_format format)
 {
     file_bytes packed = {0};
     struct archive *archive = archive_write_new();
-    archive_write_set_format_gnutar(archive);
-    if (gzip)
+    locale_t utf8 = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0), before = uselocale(utf8); /* of names in zip */
+    if (format == PACK_ZIP)
+        archive_write_set_format_zip(archive);
+    else
+        archive_write_set_format_gnutar(archive);
+    if (format == PACK_TAR_GZ)
         archive_write_add_filter_gzip(archive);
     archive_write_set_bytes_in_last_block(archive, 1);
     require(archive_write_open(archive, &packed, NULL, pack_write, NULL) == ARCHIVE_OK, "archive");
@@ -139,15 +180,20 @@ file_bytes pack_files(int n, const packed_file *files, bool gzip)
         size_t length = strlen(files[i].name);
         bool folder = files[i].name[length - 1] == '/';
         archive_entry_set_pathname(entry, files[i].name);
-        archive_entry_set_filetype(entry, folder ? AE_IFDIR : AE_IFREG);
+        archive_entry_set_filetype(entry, files[i].link ? AE_IFLNK : folder ? AE_IFDIR : AE_IFREG);
+        archive_entry_set_symlink(entry, files[i].link);
         archive_entry_set_perm(entry, 0755);
-        archive_entry_set_size(entry, (int64_t)files[i].bytes.n);
+        archive_entry_set_size(entry, files[i].link ? 0 : (int64_t)files[i].bytes.n);
         require(archive_write_header(archive, entry) == ARCHIVE_OK, files[i].name);
-        archive_write_data(archive, files[i].bytes.s, files[i].bytes.n);
+        if (!files[i].link)
+            archive_write_data(archive, files[i].bytes.s, files[i].bytes.n);
         archive_entry_free(entry);
     }
     archive_write_close(archive);
     archive_write_free(archive);
+    uselocale(before);
+    if (utf8)
+        freelocale(utf8);
     return packed;
 }
 
@@ -184,15 +230,15 @@ static int pack_inner(int n, packed_file *files, int depth, packed_file *outer)
             continue;
         }
         for (; i < n && strncmp(files[i].name, files[begin].name, (size_t)length + 1) == 0; i++)
-            inside[i - begin] = (packed_file){files[i].name + length + 1, files[i].bytes};
+            inside[i - begin] = (packed_file){files[i].name + length + 1, files[i].bytes, NULL};
         char *name = malloc((size_t)length + 5);
         sprintf(name, "%.*s.tar", length, files[begin].name);
-        outer[n_outer++] = (packed_file){name, pack_files(i - begin, inside, false)};
+        outer[n_outer++] = (packed_file){name, pack_files(i - begin, inside, PACK_TAR), NULL};
     }
     return n_outer;
 }
 
-file_bytes pack_folder(const char *folder, bool gzip, int inner)
+file_bytes pack_folder(const char *folder, pack_format format, int inner)
 {
     packed_file files[MAX_FILES], outer[MAX_FILES] = {0};
     dc_source *source;
@@ -205,7 +251,7 @@ file_bytes pack_folder(const char *folder, bool gzip, int inner)
             break;
         char *name = malloc(strlen(entry.name) + 2);
         sprintf(name, "%s%s", entry.name, entry.folder ? "/" : "");
-        files[n] = (packed_file){name, {0}};
+        files[n] = (packed_file){name, {0}, NULL};
         if (!entry.folder)
             require(dc_source_read(source, &files[n].bytes.s, &files[n].bytes.n) == DC_OK, name);
         if (entry.folder && inner) /* tars stand for them */
@@ -216,7 +262,7 @@ file_bytes pack_folder(const char *folder, bool gzip, int inner)
     dc_source_close(source);
     if (inner)
         n_outer = pack_inner(n, files, inner, outer);
-    file_bytes packed = inner ? pack_files(n_outer, outer, gzip) : pack_files(n, files, gzip);
+    file_bytes packed = inner ? pack_files(n_outer, outer, format) : pack_files(n, files, format);
     clear_files(n, files);
     clear_files(n_outer, outer);
     return packed;

@@ -16,6 +16,9 @@ typedef struct file_bytes {
 file_bytes picture_jpeg(int w, int h, int number);
 file_bytes picture_grey_jpeg(int w, int h, int number);
 
+/* Progressive, its last scan so many times more. */
+file_bytes picture_progressive_jpeg(int w, int h, int n_more_scans);
+
 /* A PNG of these samples: colour_type as libpng has it, depth 8 or 16; palette: of colour type 3, n_palette x RGB. */
 file_bytes picture_png(int w, int h, int colour_type, int depth, const uint8_t *samples, const uint8_t *palette,
                        int n_palette);
@@ -23,15 +26,18 @@ file_bytes picture_png(int w, int h, int colour_type, int depth, const uint8_t *
 /* Writes a file, making its folders, and frees the bytes. */
 void picture_put(const char *folder, const char *name, file_bytes bytes);
 
-/* Packs files (by name and contents, n of them) into a tar, compressed or not. */
+typedef enum pack_format { PACK_TAR, PACK_TAR_GZ, PACK_ZIP } pack_format;
+
+/* Packs n files, by name and contents. */
 typedef struct packed_file {
     const char *name;
     file_bytes bytes;
+    const char *link; /* a symbolic link, to this; NULL: a file */
 } packed_file;
-file_bytes pack_files(int n, const packed_file *files, bool gzip);
+file_bytes pack_files(int n, const packed_file *files, pack_format format);
 
 /* All files below a folder, by their names in it, as an archive; `inner`: folders at this depth become tars of their
  * own, 0: none. */
-file_bytes pack_folder(const char *folder, bool gzip, int inner);
+file_bytes pack_folder(const char *folder, pack_format format, int inner);
 
 #endif

@@ -91,9 +91,9 @@ static void assert_animals(const dc_dataset *dataset, int n_train, int n_test)
     assert_int_equal(dataset->split[DC_SPLIT_TEST].n, n_test);
 }
 
-static void put_packed(const fixture *f, const char *name, bool gzip, int inner)
+static void put_packed(const fixture *f, const char *name, file_bytes packed)
 {
-    picture_put(f->dir.path, name, pack_folder(f->source.s, gzip, inner));
+    picture_put(f->dir.path, name, packed);
 }
 
 static void test_small_pictures_become_pixels_from_any_source(void **state)
@@ -125,11 +125,15 @@ static void test_small_pictures_become_pixels_from_any_source(void **state)
 
     static const struct {
         const char *name;
-        bool gzip;
+        pack_format format;
         int inner;
-    } forms[] = {{"a.tar", false, 0}, {"b.tar.gz", true, 0}, {"c.tar", false, 2}, {"d.tgz", true, 1}};
+    } forms[] = {{"a.tar", PACK_TAR, 0},
+                 {"b.tar.gz", PACK_TAR_GZ, 0},
+                 {"c.tar", PACK_TAR, 2},
+                 {"d.tgz", PACK_TAR_GZ, 1},
+                 {"e.zip", PACK_ZIP, 0}};
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
-        put_packed(f, forms[i].name, forms[i].gzip, forms[i].inner);
+        put_packed(f, forms[i].name, pack_folder(f->source.s, forms[i].format, forms[i].inner));
         const dc_import_options options = {.threads = 3};
         dataset = import(f, "folders", temp_dir_path(&f->dir, forms[i].name).s, &options);
         assert_animals(dataset, 12, 6);
@@ -235,6 +239,77 @@ static void test_bad_pictures(void **state)
         picture_put(f->source.s, name, (file_bytes){malloc(1), 0});
     }
     assert_refused(f, "folders", f->source.s, &skip, "emu"); /* a class must not vanish */
+    packed_file files[12];                                   /* nor where no folder tells of it */
+    char names[12][64];
+    for (int i = 0; i < 12; i++) {
+        snprintf(names[i], sizeof names[i], "c%d/%d.jpg", i % 2, i);
+        files[i] = (packed_file){names[i], picture_jpeg(20, 16, i), NULL};
+        files[i].bytes.n -= i % 2 ? 40 : 0;
+    }
+    put_packed(f, "bad.tar", pack_files(12, files, PACK_TAR));
+    assert_refused(f, "folders", temp_dir_path(&f->dir, "bad.tar").s, &skip, "no training pictures of class c1");
+    for (int i = 0; i < 12; i++)
+        free(files[i].bytes.s);
+}
+
+static void test_names(void **state)
+{
+    fixture *f = *state;
+    put_split(f, "train/", 3, 20, 16);
+    put_split(f, "test/", 1, 20, 16);
+    temp_dir in;
+    snprintf(in.path, sizeof in.path, "%.200s", f->source.s);
+    static const char *const bad[] = {"train/two\nlines/1.jpg", "train/caf\xe9/1.jpg"};
+    for (int i = 0; i < 2; i++) {
+        picture_put(f->source.s, bad[i], picture_jpeg(20, 16, 500));
+        assert_refused(f, "folders", f->source.s, NULL, "without control characters");
+        unlink(temp_dir_path(&in, bad[i]).s);
+        rmdir(temp_dir_path(&in, i ? "train/caf\xe9" : "train/two\nlines").s);
+    }
+    picture_put(f->source.s, "train/\xc3\x9c b/1.jpg", picture_jpeg(20, 16, 500));
+    dc_dataset *dataset = import(f, "folders", f->source.s, NULL);
+    assert_string_equal(dataset->classes[3], "\xc3\x9c b");
+    dc_dataset_close(dataset);
+    /* the same name again, with another picture */
+    packed_file files[5];
+    char names[5][64];
+    for (int i = 0; i < 5; i++) {
+        snprintf(names[i], sizeof names[i], "%scat/%d.jpg", i == 4 ? "./" : "", i % 4);
+        files[i] = (packed_file){names[i], picture_jpeg(20, 16, i), NULL};
+    }
+    put_packed(f, "twice.tar", pack_files(5, files, PACK_TAR));
+    temp_path tar = temp_dir_path(&f->dir, "twice.tar");
+    assert_refused(f, "folders", tar.s, NULL, "cat/0.jpg: another picture has the same name");
+    dataset = import(f, "folders", tar.s, &(dc_import_options){.skip_bad = true, .held_out = -1});
+    assert_int_equal(dataset->split[DC_SPLIT_TRAIN].n, 4);
+    dc_dataset_close(dataset);
+    for (int i = 0; i < 5; i++)
+        free(files[i].bytes.s);
+}
+
+/* Only a data set is replaced. */
+static void test_destinations(void **state)
+{
+    fixture *f = *state;
+    put_split(f, "train/", 2, 20, 16);
+    put_split(f, "test/", 1, 20, 16);
+    put_packed(f, "mine.tar", pack_folder(f->source.s, PACK_TAR, 0));
+    temp_path tar = temp_dir_path(&f->dir, "mine.tar"), folder = temp_dir_path(&f->dir, "out");
+    char *before, *after;
+    size_t n_before, n_after;
+    assert_int_equal(dc_file_read(tar.s, &before, &n_before), DC_OK);
+    assert_int_equal(dc_import(&self, NULL, "folders", tar.s, tar.s, NULL), DC_ERR_INPUT);
+    assert_non_null(strstr(dc_status_message(), "only a data set is replaced"));
+    assert_int_equal(dc_file_read(tar.s, &after, &n_after), DC_OK);
+    assert_true(n_before == n_after && memcmp(before, after, n_before) == 0);
+    free(before);
+    free(after);
+    assert_int_equal(dc_import(&self, NULL, "folders", tar.s, folder.s, NULL), DC_ERR_INPUT);
+    assert_non_null(strstr(dc_status_message(), "no file that could be replaced"));
+    assert_int_equal(dc_import(&self, NULL, "folders", tar.s, "/dev/full", NULL), DC_ERR_INPUT);
+    temp_file_write(f->destination.s, "", 0);
+    dc_dataset_close(import(f, "folders", tar.s, NULL));
+    dc_dataset_close(import(f, "folders", tar.s, NULL));
 }
 
 static void test_bad_layouts(void **state)
@@ -281,7 +356,7 @@ static void test_bad_archives(void **state)
     /* one that ends between two files, inside of a whole one */
     file_bytes part = pack_folder(f->source.s, false, 0);
     part.n -= 1024;
-    const packed_file outer = {"pictures.tar", part};
+    const packed_file outer = {"pictures.tar", part, NULL};
     file_bytes whole = pack_files(1, &outer, false);
     temp_file_write(inner.s, whole.s, whole.n);
     assert_refused(f, "folders", inner.s, NULL, "inner.tar/pictures.tar: cut short");
@@ -299,7 +374,7 @@ static void test_names_that_lead_out_are_harmless(void **state)
     for (int i = 0; i < 12; i++) {
         static const char *const forms[] = {"../../train", "/train", "./.././train"};
         snprintf(names[i], sizeof names[i], "%s/%s/%d.jpg", forms[i % 3], i < 6 ? "cat" : "dog", i);
-        files[i] = (packed_file){names[i], picture_jpeg(20, 16, i)};
+        files[i] = (packed_file){names[i], picture_jpeg(20, 16, i), NULL};
     }
     temp_path tar = temp_dir_path(&f->dir, "odd.tar");
     file_bytes packed = pack_files(12, files, false);
@@ -370,6 +445,9 @@ static void test_tiny_imagenet(void **state)
     put_text(f, "tiny/val/val_annotations.txt",
              "val_3.JPEG\tn02100735\t0\nval_1.JPEG\tn02119789\t1\nval_2.JPEG\tn09999999\t1\n");
     assert_refused(f, "tiny-imagenet", f->source.s, NULL, "class n09999999, of which there are no training pictures");
+    put_text(f, "tiny/val/val_annotations.txt",
+             "val_3.JPEG\tn02100735\nval_1.JPEG\tn02119789\nval_2.JPEG\tn01440764\nval_3.JPEG\tn02119789\n");
+    assert_refused(f, "tiny-imagenet", f->source.s, NULL, "two labels for val_3.JPEG");
     put_text(f, "tiny/val/val_annotations.txt", "");
     assert_refused(f, "tiny-imagenet", f->source.s, NULL, "holds no labels");
 }
@@ -399,13 +477,24 @@ static void test_imagenet(void **state)
     assert_refused(f, "imagenet", f->source.s, NULL, "2 labels for 3 pictures");
     put_text(f, "ILSVRC2012_validation_ground_truth.txt", "1\n449\n1001\n");
     assert_refused(f, "imagenet", f->source.s, NULL, "'1001' is no class");
+    put_text(f, "ILSVRC2012_validation_ground_truth.txt", "1\n449\n2\n");
+    picture_put(f->source.s, "ILSVRC2012_img_val/ILSVRC2012_val_00000001.JPEG", (file_bytes){malloc(1), 0});
+    dc_dataset *dataset = import(f, "imagenet", f->source.s, &(dc_import_options){.skip_bad = true});
+    assert_int_equal(dataset->split[DC_SPLIT_TEST].n, 2); /* the second and third label are still the others' */
+    assert_int_equal(dataset->split[DC_SPLIT_TEST].labels[0], 0);
+    assert_int_equal(dataset->split[DC_SPLIT_TEST].labels[1], 1);
+    dc_dataset_close(dataset);
+    temp_path labels = temp_dir_path(&f->dir, "none.txt");
+    dc_import_options labelled = {.labels = labels.s};
+    assert_refused(f, "imagenet", f->source.s, &labelled, "none.txt"); /* before the bad picture was looked at */
+    picture_put(f->source.s, "ILSVRC2012_img_val/ILSVRC2012_val_00000001.JPEG", picture_jpeg(20, 16, 100));
     put_text(f, "ILSVRC2012_validation_ground_truth.txt", "1\n449\n5\n");
     assert_refused(f, "imagenet", f->source.s, NULL, "class n02102040, of which there are no training pictures");
-    temp_path labels = temp_dir_path(&f->dir, "labels.txt");
+    labels = temp_dir_path(&f->dir, "labels.txt");
     temp_file_write(labels.s,
                     "ILSVRC2012_val_00000001.JPEG 1\nILSVRC2012_val_00000002.JPEG 0\nILSVRC2012_val_00000003.JPEG 1\n",
                     93);
-    dc_dataset *dataset = import(f, "imagenet", f->source.s, &(dc_import_options){.labels = labels.s});
+    dataset = import(f, "imagenet", f->source.s, &(dc_import_options){.labels = labels.s});
     assert_int_equal(dataset->split[DC_SPLIT_TEST].labels[0], 0);
     assert_int_equal(dataset->split[DC_SPLIT_TEST].labels[2], 1);
     dc_dataset_close(dataset);
@@ -451,6 +540,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_large_pictures_stay_files, setup, teardown),
         cmocka_unit_test_setup_teardown(test_sizes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bad_pictures, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_names, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_destinations, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bad_layouts, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bad_archives, setup, teardown),
         cmocka_unit_test_setup_teardown(test_names_that_lead_out_are_harmless, setup, teardown),

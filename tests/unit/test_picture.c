@@ -104,6 +104,11 @@ static void test_damage_shows(void **state)
     dc_picture_decode(reader, jpeg.s, jpeg.n, 0, &picture);
     free(jpeg.s);
     free(png.s);
+    file_bytes few = picture_progressive_jpeg(60, 50, 5), many = picture_progressive_jpeg(60, 50, 1000);
+    assert_int_equal(dc_picture_decode(reader, few.s, few.n, 0, &picture), DC_OK);
+    assert_bad(many.s, many.n, "more than 100 scans");
+    free(few.s);
+    free(many.s);
 }
 
 static void test_box(void **state)
