@@ -453,7 +453,8 @@ dc_status dc_layout_make(const dc_layout_rules *rules, size_t n, const char *con
 {
     *layout = (dc_layout){0};
     if (!n)
-        return dc_fail(DC_ERR_INPUT, "%s: holds no pictures (.jpg, .jpeg, .png) to import", rules->source);
+        return dc_fail(DC_ERR_INPUT, "%s: holds no pictures (.jpg, .jpeg, .png) to import%s", rules->source,
+                       rules->imagenet16 ? ", none of the 120 classes (n02119789, ...)" : "");
     layout->labels = dc_alloc(n * sizeof *layout->labels);
     layout->splits = dc_alloc_zeroed(n);
     maker m = {.rules = rules, .n = n, .pictures = pictures, .bad = bad, .layout = layout};

@@ -68,7 +68,7 @@ start 1 data import folders large out/two.h5 --threads 1
 check 'data import: told to stop' wait_for begun
 kill -TERM "$(head -n 1 "$ranks")"
 finished
-check '... says so' own_lines
+check '... says so' says 'the same command goes on from here'
 check '... leaves what it has read' [ ! -e out/two.h5 -a -e out/two.h5.part-0 ]
 truncate -s -100 out/two.h5.part-0
 run 2 data import folders large out/two.h5
