@@ -42,8 +42,9 @@ dc_status dc_state_hdf5_fail(const dc_state *state, const char *what, const char
 {
     char reason[256] = "HDF5 failed";
     H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, innermost, reason);
-    for (char *s = reason; *s; s++)
-        *s = *s == '\n' ? ' ' : *s;
+    const char *number = strstr(reason, "errno = "); /* of a failed read or write, among much else */
+    if (number)
+        snprintf(reason, sizeof reason, "%s", strerror(atoi(number + strlen("errno = "))));
     return dc_fail(state->writing ? DC_ERR_IO : DC_ERR_INPUT, "%s: %s%s%s%s: %s", state->path, what, name ? " '" : "",
                    name ? name : "", name ? "'" : "", reason);
 }

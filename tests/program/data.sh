@@ -96,7 +96,7 @@ check 'data import: no room for what is read' says 'cannot write .*File too larg
 check '... fails' [ "$status" = 1 ]
 check '... and leaves nothing' left one.h5
 limited $((bytes * 3 / 4096)) 2 data import folders large out/two.h5
-check 'data import: no room for the file' says 'File too large\|cannot write'
+check 'data import: no room for the file' says 'two.h5.*cannot write.*: File too large$'
 check '... fails' [ "$status" = 1 ]
 check '... and leaves nothing' left one.h5
 limited $((bytes * 3 / 4096)) 2 data import folders large out/one.h5
