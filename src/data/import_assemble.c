@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_LISTED = 24, BATCH = 1024, PNG_QUALITY = 95 };
+enum { MAX_LISTED = 24, BATCH = 1024 };
 
 /* One picture of the source. */
 typedef struct entry {
@@ -240,7 +240,7 @@ static dc_status convert_png(assembly *a, const entry *e)
     if (status == DC_OK)
         status = dc_picture_decode(a->job->readers[0], bytes, place->record.n_bytes, 0, &picture);
     if (status == DC_OK)
-        status = dc_picture_encode(&picture.rgb, PNG_QUALITY, &jpeg, &n_jpeg);
+        status = dc_picture_encode(&picture.rgb, dc_import_quality(a->job->options), &jpeg, &n_jpeg);
     if (status == DC_OK) {
         dc_record record = place->record;
         record.form = DC_RECORD_JPEG;

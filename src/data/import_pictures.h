@@ -15,6 +15,12 @@
 /* Pictures of one size up to this are stored decoded. */
 enum { DC_IMPORT_SMALL_SIDE = 96 };
 
+/* The quality of JPEG that is made. */
+static inline int dc_import_quality(const dc_import_options *options)
+{
+    return options->quality ? options->quality : 90;
+}
+
 /* What rank 0 remembers of the source, in its order. */
 typedef struct dc_import_list {
     char **names;

@@ -11,7 +11,7 @@
 /* Pictures that are read before they are decoded, while the threads decode as many. */
 enum { BATCH = 512, BATCH_BYTES = 64 << 20 };
 /* Mean and deviation are taken of pictures that were shrunk to about the network's own view of them. */
-enum { STATISTICS_SIDE = 224, DEFAULT_QUALITY = 90 };
+enum { STATISTICS_SIDE = 224 };
 enum { FAILED_TAG = 71 };
 
 /* A picture on its way. */
@@ -83,7 +83,7 @@ static dc_status make_jpeg(const dc_import_job *job, dc_picture_reader *reader, 
     if (wanted && shorter > wanted)
         DC_TRY(dc_picture_scale(reader, original, (int)lround((double)original->w * wanted / shorter),
                                 (int)lround((double)original->h * wanted / shorter), &scaled));
-    DC_TRY(dc_picture_encode(rgb, job->options->quality ? job->options->quality : DEFAULT_QUALITY, &bytes, &n_bytes));
+    DC_TRY(dc_picture_encode(rgb, dc_import_quality(job->options), &bytes, &n_bytes));
     return keep_payload(it, DC_RECORD_JPEG, bytes, n_bytes, rgb->h, rgb->w);
 }
 

@@ -209,6 +209,29 @@ static void test_sizes(void **state)
     dc_dataset_close(dataset);
 }
 
+/* Of whatever size; among pictures that are JPEG already. */
+static void test_the_quality_of_what_was_png(void **state)
+{
+    fixture *f = *state;
+    static uint8_t samples[3 * 100 * 100];
+    for (size_t i = 0; i < sizeof samples; i++)
+        samples[i] = (uint8_t)(i * 2654435761u >> 24);
+    picture_put(f->source.s, "a/0.jpg", picture_jpeg(130, 120, 0));
+    picture_put(f->source.s, "a/1.png", picture_png(100, 100, PNG_COLOR_TYPE_RGB, 8, samples, NULL, 0));
+    picture_put(f->source.s, "a/2.png", picture_png(50, 40, PNG_COLOR_TYPE_RGB, 8, samples, NULL, 0));
+    uint64_t bytes[2][3];
+    for (int k = 0; k < 2; k++) {
+        const dc_import_options options = {.held_out = -1, .quality = k ? 30 : 0};
+        dc_dataset *dataset = import(f, "folders", f->source.s, &options);
+        const uint64_t *offsets = dataset->split[DC_SPLIT_TRAIN].offsets;
+        for (int i = 0; i < 3; i++)
+            bytes[k][i] = offsets[i + 1] - offsets[i];
+        dc_dataset_close(dataset);
+    }
+    assert_int_equal(bytes[1][0], bytes[0][0]);
+    assert_true(2 * bytes[1][1] < bytes[0][1] && 2 * bytes[1][2] < bytes[0][2]);
+}
+
 static void test_bad_pictures(void **state)
 {
     fixture *f = *state;
@@ -539,6 +562,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_small_pictures_become_pixels_from_any_source, setup, teardown),
         cmocka_unit_test_setup_teardown(test_large_pictures_stay_files, setup, teardown),
         cmocka_unit_test_setup_teardown(test_sizes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_the_quality_of_what_was_png, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bad_pictures, setup, teardown),
         cmocka_unit_test_setup_teardown(test_names, setup, teardown),
         cmocka_unit_test_setup_teardown(test_destinations, setup, teardown),
