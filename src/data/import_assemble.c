@@ -185,7 +185,7 @@ static dc_status lay_out(assembly *a)
     dc_import_job *job = a->job;
     const char **names = dc_alloc((a->n + 1) * sizeof *names);
     bool *bad = dc_alloc((a->n + 1) * sizeof *bad);
-    const dc_layout_truth truth = {job->truth_name, job->truth_text};
+    const dc_layout_truth truth = {job->truth_name, job->truth_text, job->options->labels != NULL};
     dc_status status = names && bad ? DC_OK : DC_ERR_MEMORY;
     for (size_t i = 0; status == DC_OK && i < a->n; i++) {
         names[i] = a->entries[i].name;

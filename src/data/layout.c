@@ -292,6 +292,9 @@ static dc_status label_with_truth(maker *m, dc_layout_truth given)
         status = dc_fail(DC_ERR_INPUT,
                          "%s: %s lies in no class folder, and there is no file of labels (--labels FILE names one)",
                          m->rules->source, first);
+    else if (!n && given.required)
+        status = dc_fail(DC_ERR_INPUT, "%s: every picture of %s lies in a class folder and needs no file of labels",
+                         given.name, m->rules->source);
     else if (n)
         status = dc_truth_make(given, n, names, m->layout->n_classes, m->layout->classes, &truth);
     if (status == DC_OK)

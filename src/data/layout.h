@@ -23,6 +23,7 @@ typedef struct dc_layout_rules {
 typedef struct dc_layout_truth {
     const char *name; /* for messages */
     const char *text; /* NULL: there is none */
+    bool required;    /* asked for: an error when no picture needs it */
 } dc_layout_truth;
 
 /* Is a file of this name one: val_annotations.txt, ILSVRC2012_validation_ground_truth.txt, LOC_val_solution.csv,

@@ -522,6 +522,8 @@ static void test_imagenet(void **state)
     assert_int_equal(dataset->split[DC_SPLIT_TEST].labels[2], 1);
     dc_dataset_close(dataset);
     assert_refused(f, "imagenet16-120", f->source.s, NULL, "no training pictures of class n02110185");
+    temp_path train = temp_dir_path(&f->dir, "animals/ILSVRC2012_img_train");
+    assert_refused(f, "imagenet", train.s, &(dc_import_options){.labels = labels.s}, "needs no file of labels");
 }
 
 /* The 120 classes in their own order, of folders with others beside them; every picture a mean of its boxes. */
