@@ -37,32 +37,50 @@ static void add_sizes(const dc_pipeline *p, const dc_outcome *o, cJSON *root)
     cJSON_AddBoolToObject(root, "fits", fits(p, o->genotype));
 }
 
-static void add_accuracies(const dc_outcome *o, cJSON *root)
+static void add_candidates(const dc_outcome *o, cJSON *root)
 {
-    if (o->n_candidates > 0) {
-        cJSON_AddNumberToObject(root, "validation_accuracy", o->candidates[o->best].accuracy);
-        cJSON_AddStringToObject(root, "chosen_from", o->candidates[o->best].origin);
-        cJSON *list = cJSON_AddArrayToObject(root, "candidates");
-        for (int i = 0; i < o->n_candidates; i++) {
-            cJSON *item = cJSON_CreateObject();
-            cJSON_AddStringToObject(item, "from", o->candidates[i].origin);
-            for (int m = 0; m < DC_METRICS; m++)
-                cJSON_AddNumberToObject(item, dc_metric_name((dc_metric)m), o->candidates[i].cost[m]);
-            cJSON_AddNumberToObject(item, "validation_accuracy", o->candidates[i].accuracy);
-            cJSON_AddItemToArray(list, item);
-        }
+    cJSON_AddNumberToObject(root, "validation_accuracy", o->candidates[o->best].accuracy);
+    cJSON_AddStringToObject(root, "chosen_from", o->candidates[o->best].origin);
+    cJSON *list = cJSON_AddArrayToObject(root, "candidates");
+    for (int i = 0; i < o->n_candidates; i++) {
+        cJSON *item = cJSON_CreateObject();
+        cJSON_AddStringToObject(item, "from", o->candidates[i].origin);
+        for (int m = 0; m < DC_METRICS; m++)
+            cJSON_AddNumberToObject(item, dc_metric_name((dc_metric)m), o->candidates[i].cost[m]);
+        cJSON_AddNumberToObject(item, "validation_accuracy", o->candidates[i].accuracy);
+        cJSON_AddItemToArray(list, item);
     }
-    if (o->training) {
-        const dc_train_result *t = o->training;
-        cJSON_AddNumberToObject(root, "test_accuracy", t->accuracy);
-        cJSON_AddNumberToObject(root, "test_top5", t->top5);
-        cJSON_AddNumberToObject(root, "test_loss", t->loss);
-        cJSON_AddNumberToObject(root, "test_images", (double)t->evaluated);
-        cJSON_AddNumberToObject(root, "best_test_accuracy", t->best_accuracy);
-        cJSON_AddNumberToObject(root, "best_epoch", t->best_epoch + 1);
-        cJSON_AddNumberToObject(root, "train_accuracy", t->train_accuracy);
-        cJSON_AddNumberToObject(root, "train_loss", t->train_loss);
+}
+
+/* What an earlier job has searched in this folder, and this one only trained, keeps what the search had told of it. */
+static void keep_candidates(const char *path, const char *genotype, cJSON *root)
+{
+    static const char *const names[] = {"validation_accuracy", "chosen_from", "candidates"};
+    char *text;
+    if (!dc_file_exists(path) || dc_file_read(path, &text, NULL) != DC_OK)
+        return;
+    cJSON *earlier = cJSON_Parse(text);
+    free(text);
+    const cJSON *its = cJSON_GetObjectItem(earlier, "genotype");
+    bool same = cJSON_IsString(its) && strcmp(its->valuestring, genotype) == 0;
+    for (size_t i = 0; same && i < sizeof names / sizeof *names; i++) {
+        cJSON *item = cJSON_DetachItemFromObject(earlier, names[i]);
+        if (item)
+            cJSON_AddItemToObject(root, names[i], item);
     }
+    cJSON_Delete(earlier);
+}
+
+static void add_training(const dc_train_result *t, cJSON *root)
+{
+    cJSON_AddNumberToObject(root, "test_accuracy", t->accuracy);
+    cJSON_AddNumberToObject(root, "test_top5", t->top5);
+    cJSON_AddNumberToObject(root, "test_loss", t->loss);
+    cJSON_AddNumberToObject(root, "test_images", (double)t->evaluated);
+    cJSON_AddNumberToObject(root, "best_test_accuracy", t->best_accuracy);
+    cJSON_AddNumberToObject(root, "best_epoch", t->best_epoch + 1);
+    cJSON_AddNumberToObject(root, "train_accuracy", t->train_accuracy);
+    cJSON_AddNumberToObject(root, "train_loss", t->train_loss);
 }
 
 static void add_origin(const dc_pipeline *p, cJSON *root)
@@ -95,7 +113,12 @@ dc_status dc_result_write(const dc_pipeline *p, const dc_outcome *o)
     cJSON_AddStringToObject(root, "name", p->settings.run.name);
     cJSON_AddStringToObject(root, "genotype", genotype);
     add_sizes(p, o, root);
-    add_accuracies(o, root);
+    if (o->n_candidates > 0)
+        add_candidates(o, root);
+    else
+        keep_candidates(path, genotype, root);
+    if (o->training)
+        add_training(o->training, root);
     add_origin(p, root);
     char *text = cJSON_Print(root);
     cJSON_Delete(root);

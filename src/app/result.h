@@ -14,7 +14,7 @@ typedef struct dc_outcome {
     const dc_train_result *training; /* NULL: searched only */
 } dc_outcome;
 
-/* Writes result.json. Rank 0's. */
+/* Writes result.json. What an earlier one says of the search of this genotype stays. Rank 0's. */
 dc_status dc_result_write(const dc_pipeline *p, const dc_outcome *outcome);
 
 /* Prints the lookup graph as a table, the architecture, budget against actual, accuracies, files and what to try next.

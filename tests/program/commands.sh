@@ -98,7 +98,7 @@ check 'train' [ "$status" = 0 ]
 run 2 train "$ini" --genotype SNAS --set run.output=large --set budget.params=0 --set target.batch=200
 check 'train takes a batch that would be too large for the short trainings of candidates' [ "$status" = 0 ]
 run 2 run "$ini" --set run.output=whole
-check 'lug, search and train, one by one, end as run' cmp steps/tiny/training/last.h5 whole/tiny/training/last.h5
+check 'lug, search and train, one by one, end as run' same_end whole/tiny steps/tiny
 run 2 run "$ini" --set run.output=whole
 check 'a finished run that is started again does nothing anew' cmp steps/tiny/training/last.h5 whole/tiny/training/last.h5
 check '... and shows its summary' grep -q 'accuracy' "$out"
