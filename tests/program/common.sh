@@ -197,6 +197,23 @@ equal_bits() {
     cmp <(bits "$1") <(bits "$2") >&2
 }
 
+# made SEARCH FOLDER: how often one of the lookup graph was really made to its end there, by whichever job.
+made() {
+    cat "$2"/tiny/events.jsonl "$2"/tiny/parts/*/events.jsonl 2>/dev/null |
+        grep '"event":"finished".*"lookup graph"' | grep "\"$1\"" | grep -cv 'made before'
+}
+
+# all_made LEAST MOST FOLDER SEARCHES: each of so many (up to 10, of one seed) so often.
+all_made() {
+    local i n
+    for ((i = 0; i < $4; i++)); do
+        n=$(made "point-00$i-seed-0" "$3")
+        [ "$n" -ge "$1" ] && [ "$n" -le "$2" ] && continue
+        note "$3: point-00$i-seed-0 was made $n times"
+        return 1
+    done
+}
+
 # ---- data ----
 
 mkdir idx

@@ -22,7 +22,7 @@ export DCANAS=$program
 
 # Nodes that are one machine would meet in shared memory: ranks talk by TCP.
 export OMPI_MCA_btl=self,tcp OMPI_MCA_btl_tcp_if_include=lo
-export DCANAS_MPIRUN_OPTIONS='--bind-to none'
+export DCANAS_MPIRUN_OPTIONS='--bind-to none' OMPI_MCA_odls_base_sigkill_timeout=5
 
 leave_cluster() {
     stop_cluster
@@ -42,6 +42,26 @@ id=
 submit() {
     # shellcheck disable=SC2034
     id=$(sbatch --parsable "$@" 2>"$err") || bail_out "sbatch $*: $(cat "$err")"
+}
+
+ids=()
+
+# chain IMPORT ARGUMENTS...: jobs/pipeline.sh, small enough for one node; its jobs' numbers are in $ids.
+chain() {
+    local import=$1
+    shift
+    export DCANAS_IMPORT_OPTIONS=--ntasks=2 DCANAS_ARRAY_OPTIONS=--array=1-2 DCANAS_LUG_OPTIONS=--ntasks=1
+    export DCANAS_SEARCH_OPTIONS=--ntasks=2
+    export DCANAS_TRAIN_OPTIONS="--nodes=${train_nodes:-1} --ntasks-per-node=$((2 / ${train_nodes:-1})) --cpus-per-task=1"
+    "$jobs/pipeline.sh" -i "$import" "$@" >"$out" 2>"$err" || bail_out "pipeline.sh: $(cat "$err")"
+    # shellcheck disable=SC2034
+    mapfile -t ids < <(sed -n 's/^job \([0-9]*\):.*/\1/p' "$err")
+    sed 's/^/# /' "$err"
+}
+
+# array_made FOLDER SEARCHES: each once, and none by the job that gathered them.
+array_made() {
+    all_made 1 1 "$1" "$2" && ! grep '"event":"finished".*"lookup graph"' "$1/tiny/events.jsonl" | grep -qv 'made before'
 }
 
 # field NAME JOB: of `scontrol show job`.
@@ -72,6 +92,18 @@ ends() {
     return 1
 }
 
+# all_ended STATE JOB...: all tasks of arrays, too.
+all_ended() {
+    local state=$1 one
+    shift
+    for one; do
+        in_time 30 is_over "$one"
+        [ "$(scontrol show job -o "$one" 2>/dev/null | sed -n 's/.* JobState=\([^ ]*\).*/\1/p' | sort -u)" = "$state" ] && continue
+        note "job $one: $(scontrol show job -o "$one" 2>&1)"
+        return 1
+    done
+}
+
 restarts() {
     field Restarts "$1"
 }
@@ -81,17 +113,30 @@ lines() {
     [ "$(count "$2" "$3")" -ge "$1" ]
 }
 
-# signal_ranks SIGNAL NODE...: to all ranks there.
-signal_ranks() {
-    local signal=$1 node step process
-    shift
+# ranks_on NODE...: the numbers of their processes.
+ranks_on() {
+    local node step process
     for node; do
         for step in $(steps_of "$node"); do
             for process in $(descendants "$step"); do
-                if [ "$(cat "/proc/$process/comm" 2>/dev/null)" = dcanas ]; then
-                    kill -"$signal" "$process"
-                fi
+                [ "$(cat "/proc/$process/comm" 2>/dev/null)" != dcanas ] || echo "$process"
             done
         done
     done
+}
+
+# signal_ranks SIGNAL NODE...: to all ranks there.
+signal_ranks() {
+    local signal=$1
+    shift
+    ranks_on "$@" | xargs -r kill -"$signal"
+}
+
+# process_of LOCK: its owner's number.
+process_of() {
+    sed -n 's/.*"process":\([0-9]*\).*/\1/p' "$1"
+}
+
+all_idle() {
+    [ "$(nodes_in idle)" = $cluster_nodes ]
 }

@@ -1,9 +1,10 @@
 #!/bin/bash
-# The batch scripts on a real Slurm cluster: jobs come to their end, also past a time limit, with the results of a run
-# that nothing disturbed. tests/slurm/faults.sh (DCANAS_LONG=1) has the rest.
+# The batch scripts on a real Slurm cluster: jobs come to their end, one by one, as a chain and past a time limit, with
+# the results of a run that nothing disturbed. tests/slurm/faults.sh has what befalls them.
 # shellcheck disable=SC2317 # functions that `check` calls
 # shellcheck source=tests/slurm/common.sh
 . "$(dirname "$0")/common.sh"
+need h5dump
 
 run 2 run "$ini" --device cpu --set run.output=whole
 check 'undisturbed run, without Slurm' [ $status = 0 ]
@@ -23,6 +24,22 @@ signal_ranks STOP n1 n2
 submit --ntasks=2 --nodes=1 "$jobs/run.sbatch" "$ini" --set run.output=plain
 check 'run.sbatch: the job completes' ends "$id" COMPLETED 60
 check 'run.sbatch: the result is that of the run without Slurm' same_end whole/tiny plain/tiny
+
+# ---- the chain, there too ----
+
+chain 'idx idx chain.h5 --classes 4' "$ini" --set run.output=chained --set data.file=chain.h5
+check 'pipeline.sh: five jobs' [ ${#ids[@]} = 5 ]
+check 'pipeline.sh: the last one completes' ends "${ids[4]}" COMPLETED 90
+check '... and so did the others' all_ended COMPLETED "${ids[@]}"
+check '... import.sbatch: the data set is the same' cmp tiny.h5 chain.h5
+check '... lug-array.sbatch, lug.sbatch: the lookup graph is the same bits' equal_bits whole/tiny/lug.h5 chained/tiny/lug.h5
+check '... every search made once, by the array' array_made chained 4
+check '... search.sbatch, train.sbatch: the result is that of one run' same_end whole/tiny chained/tiny
+
+# A chain whose first job fails is not left in the queue.
+chain 'idx nowhere none.h5' "$ini" --set run.output=broken --set data.file=none.h5
+check 'pipeline.sh: when the import fails' ends "${ids[0]}" FAILED 30
+check '... nothing that follows is run' all_ended CANCELLED "${ids[@]:1}"
 
 # ---- the time limit goes on ----
 
