@@ -25,10 +25,16 @@ wrong() {
 # start ARGUMENTS...: dcanas on all tasks of the job.
 start() {
     local command=()
+    # Every task is to see the GPUs that the job has on its node, and takes that of its own place among the tasks there:
+    # asked for as so many for each task, srun would show it only one, and mpirun's daemon on a node likewise.
+    if [ "${SLURM_GPUS_PER_TASK:-}" ]; then
+        export SLURM_GPUS=$((SLURM_GPUS_PER_TASK * SLURM_NTASKS))
+        unset SLURM_GPUS_PER_TASK SLURM_TRES_PER_TASK
+    fi
     case $DCANAS_LAUNCHER in
     srun)
-        # One that fails ends all. Every task sees its node's GPUs, and takes that of its own place among the tasks.
-        command=(srun --mpi=pmix --kill-on-bad-exit=1 --cpus-per-task="$cpus" --cpu-bind=cores --gpu-bind=none)
+        # One that fails ends all.
+        command=(srun --mpi=pmix --kill-on-bad-exit=1 --cpus-per-task="$cpus" --cpu-bind=cores)
         ;;
     mpirun)
         # It kills what has not ended so many seconds after a signal: saving takes longer than the usual one.
