@@ -222,3 +222,10 @@ dc_status dc_csv_write(dc_csv *csv, const char *format, ...)
     row[length] = '\n';
     return append(&csv->lines, &(dc_text){.s = row, .length = (size_t)length + 1});
 }
+
+dc_status dc_csv_flush(dc_csv *csv)
+{
+    if (csv && fsync(csv->lines.fd))
+        return dc_fail(DC_ERR_IO, "cannot write %s: %s", csv->lines.path, strerror(errno));
+    return DC_OK;
+}

@@ -32,4 +32,8 @@ void dc_csv_close(dc_csv *csv);
 /* Appends one row; the format has no newline. csv == NULL: does nothing. */
 dc_status dc_csv_write(dc_csv *csv, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* What was written is on the disk: before a checkpoint after which these rows are not written again. csv == NULL: does
+ * nothing. */
+dc_status dc_csv_flush(dc_csv *csv);
+
 #endif

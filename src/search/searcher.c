@@ -261,6 +261,7 @@ static dc_checkpoint checkpoint_of(const dc_searcher *s, void *context)
                            .put = put_state,
                            .get = get_state,
                            .context = context,
+                           .table = s->csv,
                            .lock = s->job->lock};
 }
 

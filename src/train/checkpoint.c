@@ -18,6 +18,7 @@ dc_metrics dc_metrics_unpack(const double numbers[DC_METRICS_NUMBERS])
 dc_status dc_checkpoint_write(const dc_checkpoint *c)
 {
     dc_state *state;
+    DC_TRY(dc_csv_flush(c->table));
     DC_TRY(dc_state_create(c->path, &state));
     dc_state_put_text(state, "version", DC_VERSION);
     dc_state_put_u64(state, "identity", c->identity);

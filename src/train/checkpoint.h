@@ -3,6 +3,7 @@
 #define DC_TRAIN_CHECKPOINT_H
 
 #include "backend/executor.h"
+#include "base/events.h"
 #include "base/lock.h"
 #include "base/log.h"
 #include "base/state.h"
@@ -23,6 +24,7 @@ typedef struct dc_checkpoint {
     void (*put)(void *context, dc_state *state);
     dc_status (*get)(void *context, dc_state *state);
     void *context;
+    dc_csv *table;       /* whose rows so far it counts on; NULL: there is none */
     const dc_lock *lock; /* of who may write it; NULL: nobody else would */
 } dc_checkpoint;
 

@@ -259,6 +259,7 @@ static dc_checkpoint checkpoint_of(const dc_trainer *t, void *context)
                            .put = put_state,
                            .get = get_state,
                            .context = context,
+                           .table = t->csv,
                            .lock = t->job->lock};
 }
 
