@@ -341,7 +341,7 @@ test-long:
 	$(MAKE) fuzz
 
 faults: $(PROGRAM)
-	DCANAS_LONG=1 prove --nocolor --timer -v -e '' tests/program/faults.sh tests/program/campaign.sh
+	DCANAS_LONG=1 prove --nocolor --timer -v -e '' tests/program/faults.sh tests/program/campaign.sh tests/slurm/campaign.sh
 
 lint:
 	$(PROVE) tests/lint.sh tests/layers.sh

@@ -6,7 +6,7 @@
 #
 #   -i  imports the data set first; FILE is the configuration's data.file
 #
-# What the jobs ask for is in their scripts and in site.sh. When one fails those after it are cancelled: once the cause
+# What the jobs ask for is in their scripts, or in site.sh (DCANAS_..._OPTIONS). When one fails those after it are cancelled: once the cause
 # is removed, the same command goes on with what is left.
 set -u
 jobs=$(cd "$(dirname "$0")" && pwd) || exit 1

@@ -20,6 +20,13 @@ export DCANAS=${DCANAS:-${DCANAS_JOBS%/jobs}/build/dcanas}
 export DCANAS_LAUNCHER=${DCANAS_LAUNCHER:-srun}
 #export DCANAS_CONTAINER="apptainer exec --nv dcanas.sif" # put before the program
 
+# ---- pipeline.sh: what its jobs ask for in place of what is in their scripts --------------------------------------------
+#export DCANAS_IMPORT_OPTIONS="--ntasks=16"
+#export DCANAS_ARRAY_OPTIONS="--array=1-16 --time=02:00:00" # lug-array.sbatch
+#export DCANAS_LUG_OPTIONS="--ntasks=1 --time=02:00:00"     # lug.sbatch
+#export DCANAS_SEARCH_OPTIONS="--ntasks=3"
+#export DCANAS_TRAIN_OPTIONS="--nodes=4 --mem=64G"
+
 # ---- in a job only ----------------------------------------------------------------------------------------------------
 if [ -n "${SLURM_JOB_ID:-}" ]; then
     : # module load gcc openmpi hdf5 cuda

@@ -143,8 +143,6 @@ static void print_owner(const status *s, FILE *out)
     fprintf(out, "%s: %s", s->folder, state_names[s->state]);
     if (l->life == DC_LOCK_LIVES || l->life == DC_LOCK_UNKNOWN) {
         fprintf(out, " on %s, process %ld", *l->host ? l->host : "an unknown machine", l->process);
-        if (*l->job)
-            fprintf(out, ", job %s", l->job);
         if (l->life == DC_LOCK_UNKNOWN)
             fprintf(out, " (last sign of life %s ago)", dc_format_duration(l->beat_age_s).s);
     } else if (l->life == DC_LOCK_DEAD) {
@@ -157,6 +155,8 @@ static void print_owner(const status *s, FILE *out)
             fprintf(out, ", of which the last %d brought nothing further", s->starts.idle);
         fprintf(out, "; last by `dcanas %s` with %d rank%s, %s ago", s->starts.command, s->starts.ranks,
                 s->starts.ranks == 1 ? "" : "s", dc_format_duration(age(s->starts.started_s)).s);
+        if (*l->job)
+            fprintf(out, " in job %s, queued again %d time%s", l->job, l->restarts, l->restarts == 1 ? "" : "s");
         if (*s->starts.last && strcmp(s->starts.last, "done") != 0)
             fprintf(out, "\n  ended with: %s", s->starts.last);
         fprintf(out, "\n");

@@ -1,13 +1,13 @@
 #!/bin/bash
 # Kills at random: of one rank, of all, requests to stop, a rank that is stopped for ever; at random moments of all phases,
 # several times in each run. Every start must end in time, and the last one with the result of an undisturbed run.
-# DCANAS_LONG=1: 240 in place of 6. DCANAS_SEED: of the moments.
+# DCANAS_LONG=1: 150 in place of 6; tests/slurm/campaign.sh has those of jobs. DCANAS_SEED: of the moments.
 # shellcheck disable=SC2317 # functions that `check` calls
 # shellcheck source=tests/program/common.sh
 . "$(dirname "$0")/common.sh"
 
 RANDOM=${DCANAS_SEED:-1}
-wanted=$((long ? 240 : 6))
+wanted=$((long ? 150 : 6))
 options=(--set checkpoint.max_starts_without_progress=0 --set run.watchdog=3)
 declare -A n_of=([one]=0 [all]=0 [term]=0 [usr1]=0 [stop]=0)
 methods=("${!n_of[@]}")

@@ -108,6 +108,10 @@ restarts() {
     field Restarts "$1"
 }
 
+has_restarted() {
+    [ "$(restarts "$1")" -gt 0 ]
+}
+
 # lines COUNT TEXT FILE: at least so many hold it.
 lines() {
     [ "$(count "$2" "$3")" -ge "$1" ]
