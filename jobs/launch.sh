@@ -2,9 +2,9 @@
 # What all jobs share; sourced by the batch scripts. Nothing to edit here: see site.sh.
 #
 # A job that is preempted, or has used up its time, ends with status 75: its state is saved, and it queues itself again. So
-# does one that was killed (a rank, out of memory or by a node's end): it goes on from its last checkpoint. dcanas itself
-# ends a job that gets no further by that (checkpoint.max_starts_without_progress). What it ends with an error of its own
-# is left to you. A node that fails is Slurm's reason to requeue (--requeue).
+# does one that was lost: a rank was killed, hung or could not be started. It goes on from its last checkpoint; dcanas
+# itself ends a job that gets no further by that (checkpoint.max_starts_without_progress). Any other error is left to you.
+# A node that fails is Slurm's reason to requeue (--requeue).
 # shellcheck source=jobs/site.sh
 . "${DCANAS_JOBS:-jobs}/site.sh"
 
@@ -56,15 +56,34 @@ pass_on() {
     kill -USR1 "$launcher" 2>/dev/null
 }
 
-# goes_on STATUS: whether a job that ended so should be queued again. What somebody has cancelled is not.
+# patiently COMMAND...: tries again where Slurm's controller does not answer.
+patiently() {
+    "$@" || { sleep 5 && "$@"; } || { sleep 20 && "$@"; }
+}
+
+# told: the status that dcanas has left. On a network file system that takes its time.
+told() {
+    local tries=$((status == 0 ? 60 : 5))
+    until [ -s "$DCANAS_STATUS_FILE" ]; do
+        [ $((tries -= 1)) -gt 0 ] || return 1
+        sleep 1
+    done
+    cat "$DCANAS_STATUS_FILE"
+    rm "$DCANAS_STATUS_FILE"
+}
+
+# goes_on: whether the job is to be queued again. Not when somebody has cancelled it, nor when a later start runs already,
+# of a job whose node was taken for dead.
 goes_on() {
-    [ "$1" = 75 ] || { [ "$1" -gt 128 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 20 ]; } || return 1
-    [ "$(squeue -h -j "$job" -o %T)" = RUNNING ]
+    [ $status = 75 ] || { [ $status = lost ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 20 ]; } || return 1
+    [ "$(patiently squeue -h -j "$job" -O State,RestartCnt | xargs)" = "RUNNING ${SLURM_RESTART_COUNT:-0}" ]
 }
 
 # run_ranks ARGUMENTS...: dcanas on all tasks; ends the script where that does not end well.
 run_ranks() {
     local status
+    export DCANAS_STATUS_FILE=$PWD/.dcanas-$job-${SLURM_RESTART_COUNT:-0}
+    rm -f "$DCANAS_STATUS_FILE"
     start "$@" &
     launcher=$!
     trap 'pass_on USR1' USR1
@@ -74,12 +93,13 @@ run_ranks() {
         status=$?
         kill -0 "$launcher" 2>/dev/null || break
     done
-    [ $status = 0 ] && return
-    if goes_on $status; then
-        say "job $job ended with status $status, and is queued again"
-        scontrol requeue "$job"
+    status=$(told) || status=lost
+    [ "$status" = 0 ] && return
+    if goes_on; then
+        say "job $job (status $status) is queued again"
+        patiently scontrol requeue "$job"
     fi
-    exit $status
+    exit ${status/lost/1}
 }
 
 # dcanas COMMAND...: what computes does so on the site's device, in as many threads a task as it has processors.

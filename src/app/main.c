@@ -8,11 +8,13 @@
 #include "app/result.h"
 #include "app/run_command.h"
 #include "app/status_command.h"
+#include "base/files.h"
 #include "base/signals.h"
 #include "base/spin.h"
 #include "base/text.h"
 #include "comm/comm.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* A subcommand of one process; others are collective (dc_run_command). */
@@ -100,6 +102,17 @@ static int status_main(int argc, char **argv)
     return dc_status_exit_code(status);
 }
 
+/* Leaves the exit status in the file that a batch script has named. A launcher's status is no proof: srun's may be 0 or
+ * 1 where it could not start its tasks. Rank 0's. */
+static void leave_status(int exit_status)
+{
+    const char *path = getenv("DCANAS_STATUS_FILE");
+    char text[16];
+    snprintf(text, sizeof text, "%d\n", exit_status);
+    if (path && *path)
+        dc_file_replace_text(path, text); /* without it the work counts as lost and is started again */
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "status") == 0)
@@ -117,6 +130,8 @@ int main(int argc, char **argv)
     status = dc_comm_end(&world, status);
     if (status != DC_OK && world.rank == 0)
         fprintf(stderr, "dcanas: %s\n", dc_status_message());
+    if (world.rank == 0)
+        leave_status(dc_status_exit_code(status));
     dc_comm_finalize(&world);
     return dc_status_exit_code(status);
 }

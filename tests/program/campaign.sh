@@ -8,6 +8,7 @@
 
 RANDOM=${DCANAS_SEED:-1}
 wanted=$((long ? 150 : 6))
+limit=300 # what takes longer hangs, however busy the machine
 options=(--set checkpoint.max_starts_without_progress=0 --set run.watchdog=3)
 declare -A n_of=([one]=0 [all]=0 [term]=0 [usr1]=0 [stop]=0)
 methods=("${!n_of[@]}")
@@ -53,8 +54,8 @@ disturb() {
     finished
     n_kills=$((n_kills + 1))
     n_of[$2]=$((${n_of[$2]} + 1))
-    # (137 is also what mpirun makes of a rank that was killed)
-    case $status in
+    # 137 is what `timeout` makes of a job that hangs, and mpirun of one with a killed rank.
+    case $((SECONDS - began < limit ? status : 124)) in
     124) n_hung=$((n_hung + 1)) ;;
     0) return 1 ;; # it was faster
     75) n_saved=$((n_saved + 1)) ;;
@@ -66,7 +67,6 @@ disturb() {
         fi
         ;;
     esac
-    [ $((SECONDS - began)) -lt "$limit" ] || n_hung=$((n_hung + 1))
     [ -z "$long" ] || note "kill $n_kills: $2 of $1 ranks after $at ms: status $status; $(own_lines | head -n 1 | cut -c 1-140)"
     return 0
 }

@@ -80,7 +80,7 @@ disturb() {
 # attempt: submits the run in `now`, disturbs it up to four times, and waits for its end.
 attempt() {
     local i
-    submit --ntasks="$n_ranks" --nodes=$((RANDOM % n_ranks + 1)) "$jobs/run.sbatch" "$ini" --set run.output=now \
+    submit --ntasks="$n_ranks" --nodes=$((n_ranks - RANDOM % 2 * (n_ranks > 1))) "$jobs/run.sbatch" "$ini" --set run.output=now \
         --set checkpoint.max_starts_without_progress=0
     for i in 1 2 3 4; do
         [ $n_faults -lt $wanted ] && disturb || break
@@ -98,7 +98,7 @@ while [ $n_faults -lt $wanted ]; do
     attempt
     if [ "$(field JobState "$id")" = FAILED ]; then # an error that is told: to be submitted again
         n_again=$((n_again + 1))
-        note "job $id failed: $(grep '^dcanas: ' dcanas-"$id".out | tail -n 1)"
+        note "job $id failed; it wrote" && grep -v '^ ' dcanas-"$id".out | tail -n 12 | sed 's/^/# /'
         attempt
     fi
     if [ "$(field JobState "$id")" != COMPLETED ] || ! same_end whole-$n_ranks/tiny now/tiny ||

@@ -8,7 +8,8 @@
 need h5dump
 
 searches=6 epochs=12 epoch='"event":"epoch".*"training"'
-options=(--set lug.points="$searches" --set search.epochs=30 --set target.epochs="$epochs")
+options=(--set lug.points="$searches" --set search.epochs=30 --set target.epochs="$epochs"
+    --set run.lock_timeout=5)
 run 2 run "$ini" --device cpu --set run.output=whole "${options[@]}"
 check 'undisturbed run, without Slurm' [ $status = 0 ]
 
@@ -72,6 +73,28 @@ for launcher in srun mpirun; do
     in_lug lost-node-$launcher
     lose_node lost-node-$launcher "$id" n2
 done
+
+# ---- a node that only seems to be lost: its ranks, which slept, wake up beside those of the next start ----
+
+no_ranks() {
+    [ -z "$(ranks_on "$1")" ]
+}
+
+begin zombies --nodes=1
+host=$(field BatchHost "$id")
+in_training zombies
+signal_ranks STOP "$host"
+end KILL "slurmd-$host"
+in_time 60 has_restarted "$id"
+in_time 60 lines 1 'training: resumed' zombies/tiny/log.txt
+check 'ranks of the earlier start live on' [ -n "$(ranks_on "$host")" ]
+signal_ranks CONT "$host"
+went_on zombies "$id" lost
+check '... after one restart' [ "$(restarts "$id")" = 1 ]
+check '... and those ranks have ended' in_time 30 no_ranks "$host"
+kill_node "$host"
+start_node "$host"
+in_time 30 all_idle
 
 # ---- scontrol requeue, in the lookup graph, in the training, and under mpirun ----
 
