@@ -91,8 +91,11 @@ check 'plan under mpirun: prints once' [ "$(grep -c '^ *training' "$out")" = 1 ]
 
 run 2 lug "$ini" --set run.output=steps
 check 'lug' [ "$status" = 0 -a -e steps/tiny/lug.h5 ]
-run 2 search "$ini" --set run.output=steps
+DCANAS_STATUS_FILE=told run 2 search "$ini" --set run.output=steps
 check 'search' [ "$status" = 0 -a -e steps/tiny/genotype.txt ]
+check '... leaves its status in a file where asked to' [ "$(cat told)" = 0 ]
+DCANAS_STATUS_FILE=told run 2 search "$ini" --set run.output=steps --set run.seed=8
+check '... also that of an error' [ "$status" = 2 -a "$(cat told)" = 2 ]
 run 2 train "$ini" --set run.output=steps
 check 'train' [ "$status" = 0 ]
 run 2 train "$ini" --genotype SNAS --set run.output=large --set budget.params=0 --set target.batch=200

@@ -7,6 +7,7 @@
 . "$(dirname "$0")/common.sh"
 need h5dump
 
+limit=300 # of the undisturbed run, on a machine that is busy
 searches=6 epochs=12 epoch='"event":"epoch".*"training"'
 options=(--set lug.points="$searches" --set search.epochs=30 --set target.epochs="$epochs"
     --set run.lock_timeout=5)
