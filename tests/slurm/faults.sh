@@ -77,13 +77,15 @@ done
 
 # ---- a node that only seems to be lost: its ranks, which slept, wake up beside those of the next start ----
 
+# Its srun may even end the next start's step, which has the same number: then that start is lost, too.
+
 no_ranks() {
     [ -z "$(ranks_on "$1")" ]
 }
 
 begin zombies --nodes=1
-host=$(field BatchHost "$id")
 in_training zombies
+host=$(field BatchHost "$id")
 signal_ranks STOP "$host"
 end KILL "slurmd-$host"
 in_time 60 has_restarted "$id"
@@ -91,7 +93,6 @@ in_time 60 lines 1 'training: resumed' zombies/tiny/log.txt
 check 'ranks of the earlier start live on' [ -n "$(ranks_on "$host")" ]
 signal_ranks CONT "$host"
 went_on zombies "$id" lost
-check '... after one restart' [ "$(restarts "$id")" = 1 ]
 check '... and those ranks have ended' in_time 30 no_ranks "$host"
 kill_node "$host"
 start_node "$host"
