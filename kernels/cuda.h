@@ -44,6 +44,7 @@ static inline size_t dck_type_bytes(dck_type type)
  * device memory. */
 typedef struct dck_moment {
     uint32_t step;        /* counter of the random masks */
+    uint32_t first_image; /* the global number of the batch's first */
     float drop_path_rate; /* 0: no drop-path */
 } dck_moment;
 
@@ -112,13 +113,13 @@ cudaError_t dck_cuda_relu_backward(const dck_queue *queue, dck_view y, dck_view 
                                    int n);
 cudaError_t dck_cuda_copy(const dck_queue *queue, dck_view x, dck_view y, bool accumulate, int n);
 cudaError_t dck_cuda_zero(const dck_queue *queue, dck_view y, int n);
-/* y (+)= x * mask / keep with one mask bit an image (global number first_image + i), keep = 1 - moment->drop_path_rate:
- * Philox(seed, stream, moment->step), the CPU's bits. */
+/* y (+)= x * mask / keep with one mask bit an image (global number moment->first_image + i), keep = 1 -
+ * moment->drop_path_rate: Philox(seed, stream, moment->step), the CPU's bits. */
 cudaError_t dck_cuda_drop_path(const dck_queue *queue, dck_view x, dck_view y, bool accumulate,
-                               const dck_moment *moment, uint64_t seed, uint64_t stream, uint32_t first_image, int n);
+                               const dck_moment *moment, uint64_t seed, uint64_t stream, int n);
 /* The same with one mask bit an element, as dropout in kernels.h. */
 cudaError_t dck_cuda_dropout(const dck_queue *queue, dck_view x, dck_view y, bool accumulate, float rate,
-                             const dck_moment *moment, uint64_t seed, uint64_t stream, uint32_t first_image, int n);
+                             const dck_moment *moment, uint64_t seed, uint64_t stream, int n);
 
 /* ---- loss.cu ---- */
 

@@ -45,11 +45,10 @@ template <class T> static __global__ void __launch_bounds__(THREADS) zero_kernel
     store_piece(y, piece_of(y), v, false);
 }
 
-/* What random masks are made of; the step comes from the device. */
+/* What random masks are made of; the step and its first image come from the device. */
 struct mask_key {
     const dck_moment *moment;
     uint64_t seed, stream;
-    uint32_t first_image;
 };
 
 static __device__ inline void draw(mask_key key, uint64_t element, uint32_t word[4])
@@ -65,7 +64,7 @@ static __global__ void __launch_bounds__(THREADS)
     if (threadIdx.x < DCK_LANES) {
         const float keep = 1 - key.moment->drop_path_rate;
         uint32_t word[4];
-        draw(key, (uint64_t)key.first_image + blockIdx.y * DCK_LANES + threadIdx.x, word);
+        draw(key, (uint64_t)key.moment->first_image + blockIdx.y * DCK_LANES + threadIdx.x, word);
         factor[threadIdx.x] = dck_philox_unit(word[0]) < keep ? 1 / keep : 0;
     }
     __syncthreads();
@@ -91,7 +90,7 @@ static __global__ void __launch_bounds__(THREADS)
     if (group >= groups)
         return;
     for (unsigned j = 0; j < 4; j++) {
-        const uint64_t image = (uint64_t)key.first_image + blockIdx.y * DCK_LANES + lane + j;
+        const uint64_t image = (uint64_t)key.moment->first_image + blockIdx.y * DCK_LANES + lane + j;
         uint32_t word[4];
         draw(key, image * groups + group, word);
         for (int e = 0; e < 4; e++)
@@ -137,18 +136,18 @@ cudaError_t dck_cuda_zero(const dck_queue *queue, dck_view y, int n)
 }
 
 cudaError_t dck_cuda_drop_path(const dck_queue *queue, dck_view x, dck_view y, bool accumulate,
-                               const dck_moment *moment, uint64_t seed, uint64_t stream, uint32_t first_image, int n)
+                               const dck_moment *moment, uint64_t seed, uint64_t stream, int n)
 {
-    const mask_key key = {moment, seed, stream, first_image};
+    const mask_key key = {moment, seed, stream};
     return DISPATCH_TYPE(queue, T,
                          launch(drop_path_kernel<T>, piece_grid(y, n), dim3(THREADS), 0, queue->stream, elements<T>(x),
                                 elements<T>(y), accumulate, key));
 }
 
 cudaError_t dck_cuda_dropout(const dck_queue *queue, dck_view x, dck_view y, bool accumulate, float rate,
-                             const dck_moment *moment, uint64_t seed, uint64_t stream, uint32_t first_image, int n)
+                             const dck_moment *moment, uint64_t seed, uint64_t stream, int n)
 {
-    const mask_key key = {moment, seed, stream, first_image};
+    const mask_key key = {moment, seed, stream};
     const size_t groups = ((size_t)y.c * (size_t)y.h * (size_t)y.w + 3) / 4;
     const dim3 grid(ceil_div(groups * PIXEL_FOURS, THREADS), blocks_of(n));
     return DISPATCH_TYPE(queue, T,

@@ -113,19 +113,19 @@ static cudaError_t call_drop_path(const dck_queue *queue, const void *context, b
 {
     const masked *m = context;
     return dck_cuda_drop_path(queue, m->o->x[0].view, m->o->out.view, accumulate, m->moment.data, mask_key.seed,
-                              mask_key.stream, FIRST_IMAGE, n);
+                              mask_key.stream, n);
 }
 
 static cudaError_t call_dropout(const dck_queue *queue, const void *context, bool accumulate, int n)
 {
     const masked *m = context;
     return dck_cuda_dropout(queue, m->o->x[0].view, m->o->out.view, accumulate, dropout_rate, m->moment.data,
-                            mask_key.seed, mask_key.stream, FIRST_IMAGE, n);
+                            mask_key.seed, mask_key.stream, n);
 }
 
 static void check_mask(operands *o, float drop_path_rate, call_with *call)
 {
-    const dck_moment moment = {.step = STEP, .drop_path_rate = drop_path_rate};
+    const dck_moment moment = {.step = STEP, .first_image = FIRST_IMAGE, .drop_path_rate = drop_path_rate};
     masked m = {o, device_create_from(&moment, sizeof moment)};
     check_output(call, &m, true, &o->queue, &o->out, o->s.n, o->right);
     device_destroy(&m.moment);

@@ -150,7 +150,7 @@ static dc_status cuda_prepare(dc_backend *backend, const dc_graph *graph, int no
 static dc_status set_moment(dc_cuda_backend *b, const dc_step *step)
 {
     if (!b->in_run)
-        DC_CUDA_TRY(dck_cuda_set_moment(&b->queue, b->moment, (dck_moment){step->index, step->drop_path_rate}));
+        DC_CUDA_TRY(dck_cuda_set_moment(&b->queue, b->moment, dc_cuda_moment(step)));
     return DC_OK;
 }
 

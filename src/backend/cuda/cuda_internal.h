@@ -67,6 +67,11 @@ static inline dc_cuda_backend *cuda_of(dc_backend *backend)
     return (dc_cuda_backend *)backend;
 }
 
+static inline dck_moment dc_cuda_moment(const dc_step *step)
+{
+    return (dck_moment){step->index, step->first_image, step->drop_path_rate};
+}
+
 /* Rounded up as places of batches are. */
 static inline size_t dc_cuda_aligned(size_t bytes)
 {

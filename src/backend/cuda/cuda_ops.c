@@ -237,10 +237,10 @@ static dc_status drop(dc_cuda_backend *b, const dc_kernel *k, const dc_kernel_ar
         DC_CUDA_TRY(dck_cuda_copy(&b->queue, lanes(x), lanes(y), accumulate, step->n_images));
     else if (k->op == DC_OP_DROP_PATH)
         DC_CUDA_TRY(dck_cuda_drop_path(&b->queue, lanes(x), lanes(y), accumulate, b->moment, step->seed, k->stream,
-                                       step->first_image, step->n_images));
+                                       step->n_images));
     else if (k->attr.rate > 0)
         DC_CUDA_TRY(dck_cuda_dropout(&b->queue, lanes(x), lanes(y), accumulate, k->attr.rate, b->moment, step->seed,
-                                     k->stream, step->first_image, step->n_images));
+                                     k->stream, step->n_images));
     else
         DC_CUDA_TRY(dck_cuda_copy(&b->queue, lanes(x), lanes(y), accumulate, step->n_images));
     return DC_OK;

@@ -11,7 +11,6 @@ typedef struct run_key {
     const void *images, *labels, *parts;
     uint64_t seed, generation;
     int n_images, n_global;
-    uint32_t first_image;
     unsigned what;
     float momentum;
     bool training;
@@ -50,7 +49,6 @@ static run_key key_of(const dc_cuda_backend *b, const dc_step *step, unsigned wh
     key.generation = b->generation;
     key.n_images = step->n_images;
     key.n_global = step->n_global;
-    key.first_image = step->first_image;
     key.what = what;
     key.momentum = step->momentum;
     key.training = step->training;
@@ -132,7 +130,7 @@ dc_status dc_cuda_open_run(dc_backend *backend, dc_runs **runs, const dc_step *s
     *replayed = false;
     if (!*runs && !(*runs = dc_alloc_zeroed(sizeof **runs)))
         return DC_ERR_MEMORY;
-    DC_CUDA_TRY(dck_cuda_set_moment(&b->queue, b->moment, (dck_moment){step->index, step->drop_path_rate}));
+    DC_CUDA_TRY(dck_cuda_set_moment(&b->queue, b->moment, dc_cuda_moment(step)));
     const run_key key = key_of(b, step, what, parts);
     run *r = run_of(*runs, &key);
     r->used = ++(*runs)->clock;
