@@ -24,7 +24,7 @@ wrong() {
 
 # start ARGUMENTS...: dcanas on all tasks of the job.
 start() {
-    local command=()
+    local command=() step
     # Every task is to see the GPUs that the job has on its node, and takes that of its own place among the tasks there:
     # asked for as so many for each task, srun would show it only one, and mpirun's daemon on a node likewise.
     if [ "${SLURM_GPUS_PER_TASK:-}" ]; then
@@ -33,6 +33,11 @@ start() {
     fi
     case $DCANAS_LAUNCHER in
     srun)
+        # Steps of a job are numbered, and a node that crashed may refuse a step of which it still has the PMIx socket: this
+        # start's is another one than that of the seven before it.
+        for ((step = 0; step < ${SLURM_RESTART_COUNT:-0} % 8; step++)); do
+            srun --mpi=none --nodes=1 --ntasks=1 true 2>/dev/null
+        done
         # One that fails ends all.
         command=(srun --mpi=pmix --kill-on-bad-exit=1 --cpus-per-task="$cpus" --cpu-bind=cores)
         ;;
@@ -81,7 +86,7 @@ goes_on() {
 
 # run_ranks ARGUMENTS...: dcanas on all tasks; ends the script where that does not end well.
 run_ranks() {
-    local status
+    local status told
     export DCANAS_STATUS_FILE=$PWD/.dcanas-$job-${SLURM_RESTART_COUNT:-0}
     rm -f "$DCANAS_STATUS_FILE"
     start "$@" &
@@ -93,7 +98,11 @@ run_ranks() {
         status=$?
         kill -0 "$launcher" 2>/dev/null || break
     done
-    status=$(told) || status=lost
+    if ! told=$(told); then
+        say "no status in $DCANAS_STATUS_FILE (the launcher's is $status): dcanas was killed, or not started"
+        told=lost
+    fi
+    status=$told
     [ "$status" = 0 ] && return
     if goes_on; then
         say "job $job (status $status) is queued again"
