@@ -17,10 +17,14 @@ say() {
     echo "$(date '+%F %T')  $*"
 }
 
+# What is wrong in every start is told before the first.
 wrong() {
     echo "jobs/site.sh: $*" >&2
     exit 2
 }
+case $DCANAS_LAUNCHER in srun | mpirun) ;; *) wrong "DCANAS_LAUNCHER=$DCANAS_LAUNCHER should be srun or mpirun" ;; esac
+case $DCANAS_DEVICE in cpu | gpu) ;; *) wrong "DCANAS_DEVICE=$DCANAS_DEVICE should be cpu or gpu" ;; esac
+[ -x "$DCANAS" ] || [ "${DCANAS_CONTAINER:-}" ] || wrong "DCANAS=$DCANAS should be the program: has it been built?"
 
 # start ARGUMENTS...: dcanas on all tasks of the job.
 start() {
@@ -31,8 +35,7 @@ start() {
         export SLURM_GPUS=$((SLURM_GPUS_PER_TASK * SLURM_NTASKS))
         unset SLURM_GPUS_PER_TASK SLURM_TRES_PER_TASK
     fi
-    case $DCANAS_LAUNCHER in
-    srun)
+    if [ "$DCANAS_LAUNCHER" = srun ]; then
         # Steps of a job are numbered, and a node that crashed may refuse a step of which it still has the PMIx socket: this
         # start's is another one than that of the seven before it.
         for ((step = 0; step < ${SLURM_RESTART_COUNT:-0} % 8; step++)); do
@@ -40,15 +43,12 @@ start() {
         done
         # One that fails ends all.
         command=(srun --mpi=pmix --kill-on-bad-exit=1 --cpus-per-task="$cpus" --cpu-bind=cores)
-        ;;
-    mpirun)
+    else
         # It kills what has not ended so many seconds after a signal: saving takes longer than the usual one.
         export OMPI_MCA_odls_base_sigkill_timeout=${OMPI_MCA_odls_base_sigkill_timeout:-30}
         # shellcheck disable=SC2206 # several words
         command=(mpirun ${DCANAS_MPIRUN_OPTIONS:---map-by slot:PE=$cpus --bind-to core})
-        ;;
-    *) wrong "DCANAS_LAUNCHER=$DCANAS_LAUNCHER should be srun or mpirun" ;;
-    esac
+    fi
     # shellcheck disable=SC2206
     command+=(${DCANAS_CONTAINER:-} "$DCANAS" "$@")
     say "job $job, start $((${SLURM_RESTART_COUNT:-0} + 1)): ${command[*]}"
@@ -113,9 +113,5 @@ run_ranks() {
 
 # dcanas COMMAND...: what computes does so on the site's device, in as many threads a task as it has processors.
 dcanas() {
-    case $DCANAS_DEVICE in
-    gpu) run_ranks "$@" --device cuda --set run.threads="$cpus" ;;
-    cpu) run_ranks "$@" --device cpu --set run.threads="$cpus" ;;
-    *) wrong "DCANAS_DEVICE=$DCANAS_DEVICE should be cpu or gpu" ;;
-    esac
+    run_ranks "$@" --device "${DCANAS_DEVICE/gpu/cuda}" --set run.threads="$cpus"
 }

@@ -41,6 +41,13 @@ chain 'idx nowhere none.h5' "$ini" --set run.output=broken --set data.file=none.
 check 'pipeline.sh: when the import fails' ends "${ids[0]}" FAILED 30
 check '... nothing that follows is run' all_ended CANCELLED "${ids[@]:1}"
 
+# What is wrong in site.sh is told once, and not tried again.
+for wrong in DCANAS_LAUNCHER=lamboot DCANAS_DEVICE=abacus DCANAS=/nowhere; do
+    submit --ntasks=1 --export="ALL,$wrong" "$jobs/run.sbatch" "$ini" --set run.output=plain
+    check "$wrong: the job fails" ends "$id" FAILED 60
+    check '... at once, and says why' [ "$(restarts "$id"):$(count "^jobs/site.sh: $wrong should be" "dcanas-$id.out")" = 0:1 ]
+done
+
 # ---- the time limit goes on ----
 
 in_time 60 lines 1 'SIGUSR1: the state is being saved' "dcanas-$limited.out"
