@@ -79,6 +79,7 @@ static dc_status dispatch(const dc_comm *world, int argc, char *const *argv, FIL
     for (size_t i = 0; i < sizeof collectives / sizeof *collectives; i++)
         if (strcmp(name, collectives[i]) == 0)
             return dc_run_command(world, name, argc - 2, argv + 2, out);
+    dc_watchdog_begun(world->watchdog); /* the others are not watched */
     if (strcmp(name, "eval") == 0)
         return dc_eval_command(world, argc - 2, argv + 2, out);
     if (strcmp(name, "plan") == 0)

@@ -354,7 +354,9 @@ dc_status dc_pipeline_open(dc_pipeline *p)
     DC_TRY(dc_comm_bcast(world, 0, &p->progress, sizeof p->progress));
     DC_TRY(share_lock(p));
     DC_TRY(stage_data(p));
-    if (p->settings.run.watchdog_s > 0)
+    if (p->settings.run.watchdog_s == 0)
+        dc_watchdog_begun(world->watchdog);
+    else
         DC_TRY(dc_comm_alone(world, dc_watchdog_start(world->watchdog, world->mpi, p->settings.run.watchdog_s)));
     introduce(p);
     return DC_OK;

@@ -10,7 +10,8 @@ enum {
     CHUNK = 1 << 28, /* elements of one MPI call: its counts are ints */
     MESSAGE_CHARS = 1024,
     CODE_BITS = 8,
-    RANK_BITS = 32
+    RANK_BITS = 32,
+    START_SECONDS = 600
 };
 
 dc_status dc_comm_mpi_error(int code, const char *call)
@@ -69,9 +70,6 @@ static dc_status init_world(int threads, dc_comm *world)
     DC_MPI(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN));
     DC_MPI(MPI_Comm_set_errhandler(MPI_COMM_SELF, MPI_ERRORS_RETURN));
     world->mpi = MPI_COMM_WORLD;
-    world->watchdog = dc_watchdog_create();
-    if (!world->watchdog)
-        return DC_ERR_MEMORY;
     DC_TRY(describe(world));
     DC_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &world->last));
     return DC_OK;
@@ -83,6 +81,8 @@ dc_status dc_comm_init(int *argc, char ***argv, dc_comm *world)
     *world = (dc_comm){.mpi = MPI_COMM_NULL, .last = MPI_COMM_NULL};
     /* Without mpirun Open MPI would start a daemon beside us, only for MPI_Comm_spawn. */
     setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
+    const char *most = getenv("DCANAS_START_TIMEOUT");
+    DC_TRY(dc_watchdog_create(most && atof(most) > 0 ? atof(most) : START_SECONDS, &world->watchdog));
     DC_MPI(MPI_Init_thread(argc, argv, MPI_THREAD_MULTIPLE, &threads));
     dc_status status = init_world(threads, world);
     if (status != DC_OK)

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { TAG_REPORT = 1, TAG_ANSWER, TURNS = 20, NAMED = 4, MOST_STAGGERED = 20 };
 
@@ -37,6 +38,11 @@ struct dc_watchdog {
     atomic_ullong moves;
     _Atomic(const char *) waits;
 
+    double start_s;
+    pthread_t starting; /* the thread that waits for the start's end */
+    pthread_cond_t begun_now;
+    bool begun; /* under mutex */
+
     MPI_Comm mpi; /* its own; MPI_COMM_NULL: not started */
     int rank, size;
     double timeout_s, turn_s;
@@ -49,16 +55,65 @@ struct dc_watchdog {
     known *ranks;                /* rank 0's */
 };
 
-dc_watchdog *dc_watchdog_create(void)
+/* ---- the start ---- */
+
+/* Time is counted in seconds that this thread has waited, so that a job that is suspended is left alone. There may be
+ * no MPI yet to abort: the launcher ends the others. */
+static void *await_start(void *context)
+{
+    dc_watchdog *w = context;
+    pthread_mutex_lock(&w->mutex);
+    for (double waited_s = 0; !w->begun && waited_s < w->start_s; waited_s++) {
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_sec++;
+        pthread_cond_timedwait(&w->begun_now, &w->mutex, &until);
+    }
+    bool begun = w->begun;
+    pthread_mutex_unlock(&w->mutex);
+    if (!begun) {
+        fprintf(
+            stderr,
+            "dcanas: no start within %s (DCANAS_START_TIMEOUT): a rank is stopped, or its machine is lost. The last "
+            "checkpoint stands\n",
+            dc_format_duration(w->start_s).s);
+        _exit(dc_status_exit_code(DC_ERR_STALLED));
+    }
+    return NULL;
+}
+
+dc_status dc_watchdog_create(double start_s, dc_watchdog **watchdog)
 {
     dc_watchdog *w = dc_alloc_zeroed(sizeof *w);
     if (!w)
-        return NULL;
+        return DC_ERR_MEMORY;
     pthread_mutex_init(&w->mutex, NULL);
+    pthread_cond_init(&w->begun_now, NULL);
     w->mpi = MPI_COMM_NULL;
     w->telling = MPI_REQUEST_NULL;
+    w->start_s = start_s;
     snprintf(w->name, sizeof w->name, "the start");
-    return w;
+    int error = pthread_create(&w->starting, NULL, await_start, w);
+    if (error) {
+        free(w);
+        return dc_fail(DC_ERR_MEMORY, "no thread for the watchdog: %s", strerror(error));
+    }
+    pthread_setname_np(w->starting, "start");
+    *watchdog = w;
+    return DC_OK;
+}
+
+void dc_watchdog_begun(dc_watchdog *w)
+{
+    if (!w)
+        return;
+    pthread_mutex_lock(&w->mutex);
+    bool before = w->begun;
+    w->begun = true;
+    pthread_cond_signal(&w->begun_now);
+    pthread_mutex_unlock(&w->mutex);
+    if (!before)
+        pthread_join(w->starting, NULL);
 }
 
 /* ---- notes ---- */
@@ -270,6 +325,7 @@ dc_status dc_watchdog_start(dc_watchdog *w, MPI_Comm mpi, double timeout_s)
         MPI_Comm_free(&w->mpi);
     else
         pthread_setname_np(w->thread, "watchdog");
+    dc_watchdog_begun(w);
     return error ? dc_fail(DC_ERR_MEMORY, "no thread for the watchdog: %s", strerror(error)) : DC_OK;
 }
 
@@ -300,12 +356,14 @@ void dc_watchdog_destroy(dc_watchdog *w)
 {
     if (!w)
         return;
+    dc_watchdog_begun(w);
     if (w->mpi != MPI_COMM_NULL) {
         atomic_store(&w->stopping, true);
         pthread_join(w->thread, NULL);
         drain(w);
         MPI_Comm_free(&w->mpi);
     }
+    pthread_cond_destroy(&w->begun_now);
     pthread_mutex_destroy(&w->mutex);
     free(w->ranks);
     free(w);

@@ -16,11 +16,15 @@
 
 typedef struct dc_watchdog dc_watchdog;
 
-/* One a process, made by dc_comm_init; NULL for want of memory. Until it is started it only takes notes. */
-dc_watchdog *dc_watchdog_create(void);
+/* One a process, made by dc_comm_init before MPI has begun. Until it is started it takes notes, and ends the process
+ * with one line when that takes longer than start_s: a rank that hangs at its start lets the others wait for it. */
+dc_status dc_watchdog_create(double start_s, dc_watchdog **watchdog);
 
 /* Begins to watch the ranks of mpi. Once; collective. */
 dc_status dc_watchdog_start(dc_watchdog *watchdog, MPI_Comm mpi, double timeout_s);
+
+/* The start is over: from here on nobody watches, unless dc_watchdog_start is called. Legal at any time. */
+void dc_watchdog_begun(dc_watchdog *watchdog);
 
 /* Ends the watch and frees; collective, after everybody's work. NULL is legal. */
 void dc_watchdog_destroy(dc_watchdog *watchdog);

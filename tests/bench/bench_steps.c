@@ -424,6 +424,7 @@ int main(int argc, char **argv)
         return run_rows(argv[0], mode, device, &options, seconds) != 0;
     dc_comm world;
     must(dc_comm_init(&argc, &argv, &world));
+    dc_watchdog_begun(world.watchdog);
     measure(find_row(only), &world, device, options, seconds, strcmp(mode, "--profile") == 0);
     dc_comm_finalize(&world);
     return 0;

@@ -9,6 +9,7 @@
 RANDOM=${DCANAS_SEED:-1}
 wanted=$((long ? 150 : 6))
 limit=300 # what takes longer hangs, however busy the machine
+export DCANAS_START_TIMEOUT=30
 options=(--set checkpoint.max_starts_without_progress=0 --set run.watchdog=3)
 declare -A n_of=([one]=0 [all]=0 [term]=0 [usr1]=0 [stop]=0)
 methods=("${!n_of[@]}")

@@ -40,6 +40,25 @@ hangs '"event":"epoch"' 1 'rank 0: no progress for 2.0s (\[run\] watchdog): sile
 hangs '"event":"epoch"' 0 'rank 1: no progress for 2.0s (\[run\] watchdog): silent (.*): rank 0\. '
 hangs 'lookup graph' 2 'rank 0: no progress for 2.0s (\[run\] watchdog): silent (.*): rank 2 in .*\. '
 
+# A rank that is stopped before anybody watches: at its very start, and a little later.
+for ms in 0 150 400; do
+    export DCANAS_START_TIMEOUT=3
+    start 3 run "$ini" --set run.output=now --set run.watchdog=3 --set target.epochs=6
+    unset DCANAS_START_TIMEOUT
+    while [ "$(wc -l 2>/dev/null <"$ranks")" != 3 ]; do
+        sleep 0.01
+    done
+    sleep 0.$(printf '%03d' $ms)
+    kill -STOP "$(tail -n 1 "$ranks")"
+    finished
+    note "$(own_lines | head -n 1)"
+    check "a rank is stopped $ms ms after its start: the job ends, not well" grep -qvwE '0|75|124|137' <<<"$status"
+    check '... and says why' grep -q '^dcanas: .*no \(start within\|progress for\) 3.0s' "$err"
+done
+run 3 run "$ini" --set run.output=now --set target.epochs=6
+check '... and goes on when it is started again' [ "$status" = 0 ]
+rm -rf now
+
 start 3 run "$ini" --set run.output=now --set run.watchdog=1 --set target.epochs=6
 reached '"event":"epoch"' now/tiny/events.jsonl 1 30
 mapfile -t all <"$ranks"
