@@ -79,8 +79,10 @@ in_time() {
     done
 }
 
+# is_over JOB: not when Slurm's controller does not answer.
 is_over() {
-    [ -z "$(squeue -h -j "$1" -t pending,running,completing,suspended,stopped,requeued -o %i 2>/dev/null)" ]
+    local left
+    left=$(squeue -h -j "$1" -t pending,running,completing,suspended,stopped,requeued -o %i 2>/dev/null) && [ -z "$left" ]
 }
 
 # ends JOB STATE SECONDS: it comes to its end, and to this one.
