@@ -18,7 +18,8 @@ export DCANAS=${DCANAS:-${DCANAS_JOBS%/jobs}/build/dcanas}
 
 # ---- how tasks start: srun, or Open MPI's mpirun where Slurm was built without PMIx (`srun --mpi=list`) ---------------
 export DCANAS_LAUNCHER=${DCANAS_LAUNCHER:-srun}
-#export DCANAS_CONTAINER="apptainer exec --nv dcanas.sif" # put before the program
+# Put before the program; has to pass on the environment and the present folder:
+#export DCANAS_CONTAINER="apptainer exec --nv dcanas.sif"
 
 # ---- pipeline.sh: what its jobs ask for in place of what is in their scripts --------------------------------------------
 #export DCANAS_IMPORT_OPTIONS="--ntasks=16"

@@ -48,7 +48,7 @@ for ms in 0 150 400; do
     while [ "$(wc -l 2>/dev/null <"$ranks")" != 3 ]; do
         sleep 0.01
     done
-    sleep 0.$(printf '%03d' $ms)
+    sleep "0.$(printf '%03d' "$ms")"
     kill -STOP "$(tail -n 1 "$ranks")"
     finished
     note "$(own_lines | head -n 1)"
