@@ -11,7 +11,7 @@ enum {
     DCK_PANEL_ROWS = 72,              /* a multiple of every tile height */
     DCK_PANEL_PIXELS = 36,            /* 72 * 37 * 64 bytes = 170 kB: two panels stay in a level-2 cache of 512 kB */
     DCK_DY_ROWS = 2 * DCK_PANEL_ROWS, /* of a panel of dy, where backward takes both gradients at once */
-    DCK_MAX_AHEAD = 2 * DCK_DY_ROWS + DCK_PANEL_ROWS,
+    DCK_MAX_AHEAD = 2 * DCK_DY_ROWS + DCK_PANEL_ROWS, /* rows: dz and y of dy, and x; a band has no more prefetched */
     DCK_MAX_UNITS = 32,
     DCK_PANEL_BYTES = DCK_PANEL_ROWS * (DCK_PANEL_PIXELS + 1) * DCK_PIXEL_BYTES,
 };
@@ -42,22 +42,24 @@ typedef struct dck_source {
 void DCK(gather)(const dck_gather *g, dck_source from, int first_row, int rows, int first_pixel, int pixels,
                  float *panel, int ld);
 
-/* What the next panels are made of: where their rows begin in memory. A product calls it into the level-2 cache while
- * it computes, so that gathering does not wait for memory: rows lie a plane apart, which no hardware foresees. */
+/* What the next panels are made of: where their rows begin in memory. A product prefetches it into the level-2 cache
+ * while it computes, so that gathering does not wait for memory: rows lie a plane apart, which no hardware foresees.
+ * Not into the first level's, where rows of a panel share a few sets. Addresses may lie past a tensor's end, and are
+ * never read. */
 typedef struct dck_ahead {
     int n; /* rows */
     const float *row[DCK_MAX_AHEAD];
 } dck_ahead;
 
 /* Fewer channels the hardware foresees by itself, and their tensors are small. */
-DCK_INLINE bool dck_worth_calling(int in, int out)
+DCK_INLINE bool dck_worth_prefetching(int in, int out)
 {
     return in + out >= 48;
 }
 
 /* Adds the rows that this gather would read, where it reads runs of pixels as they lie. */
-void DCK(gather_ahead)(const dck_gather *g, dck_source from, int first_row, int rows, int first_pixel,
-                       dck_ahead *ahead);
+void DCK(prefetch_panel)(const dck_gather *g, dck_source from, int first_row, int rows, int first_pixel,
+                         dck_ahead *ahead);
 
 /* Where a product goes: to[i][p] (+)= it where mask[i][p] > 0. */
 typedef struct dck_output {
@@ -67,13 +69,14 @@ typedef struct dck_output {
     const float *mask; /* NULL: none */
     size_t ld_mask;
     const float *affine; /* of the mask's first row; NULL: none */
-    dck_vec *sums; /* [i][2] += what was written less a pivot, and its square, over all pixels; NULL: not wanted */
+    dck_vec *sums; /* [i][2] += what was written less a pivot, and its square, over all pixels; NULL: not wanted, as
+                      where there is a mask */
     float *pivot;  /* [i]: one of the numbers written, so that squares stay small whatever the mean is */
     int lanes;     /* in sums */
 } dck_output;
 
 /* to = sum_r a[i][r] * panel[r][p]; ld_a: floats, ld: pixels from row to row. ahead: as many pixels of each of its rows
- * are called on the way; NULL: nothing is. */
+ * are prefetched on the way; NULL: nothing is. */
 void DCK(product)(const float *a, size_t ld_a, const float *panel, int ld, int rows, int m, int pixels, dck_output out,
                   const dck_ahead *ahead);
 

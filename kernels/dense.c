@@ -74,23 +74,25 @@ static dck_source source_of(const pass *s, int block, int group)
                            : dck_source_of(s->from, block, channel);
 }
 
-/* What is gathered after range i of a chunk. */
-static void look_ahead(const pass *s, int block, int group, dck_cut_up ranges, int i, int first_pixel, int pixels,
-                       dck_ahead *ahead)
+/* What is gathered after range i of a chunk; last: of the group's outputs there are no more after these. */
+static void look_ahead(const pass *s, int block, int group, bool last, dck_cut_up ranges, int i, int first_pixel,
+                       int pixels, dck_ahead *ahead)
 {
     ahead->n = 0;
-    if (!dck_worth_calling(s->rows, s->m))
+    if (!dck_worth_prefetching(s->rows, s->m))
         return;
     if (++i == ranges.count) {
         i = 0;
         first_pixel += pixels;
         if (first_pixel == s->grid_h * s->gather.grid_w) {
             first_pixel = 0;
-            block++;
+            group += last;
+            block += group == s->groups;
+            group %= s->groups;
         }
     }
     if (block < dck_blocks_of(s->n))
-        DCK(gather_ahead)
+        DCK(prefetch_panel)
     (&s->gather, source_of(s, block, group), i * ranges.size, dck_cut_length(ranges, i, s->rows), first_pixel, ahead);
 }
 
@@ -116,7 +118,7 @@ static void pass_chunk(const pass *s, int block, int group, int first, int m, in
         int row = i * ranges.size, rows = dck_cut_length(ranges, i, s->rows);
         out.add = s->add || i > 0;
         DCK(gather)(&s->gather, from, row, rows, first_pixel, pixels, panel, ld);
-        look_ahead(s, block, group, ranges, i, first_pixel, pixels, &ahead);
+        look_ahead(s, block, group, first + m == s->m, ranges, i, first_pixel, pixels, &ahead);
         if (s->step == 1) {
             dck_output here = out;
             here.to += at;

@@ -10,8 +10,9 @@
  * Where dy has more rows than one panel, x is taken few rows at a time, so that both and what is written of dx stay in
  * the cache.
  *
- * 4 in * out operations a pixel and image; read 4 (in + 2 out) bytes, written 4 in. AVX2, Zen 3, one core, from memory,
- * of the peak of 113 GFLOP/s: 256 -> 64 at 8x8 69 %, 128 -> 64 at 16x16 60 %, 64 -> 32 at 32x32 56 %, 36 -> 36 53 %. 16
+ * 4 in * out operations a pixel and image; read 4 (in + 2 out) bytes, written 4 in. Before panels were prefetched
+ * (panel.c), AVX2, Zen 3, one core, from memory, of the peak of 113 GFLOP/s: 256 -> 64 at 8x8 69 %, 128 -> 64 at 16x16
+ * 60 %, 64 -> 32 at 32x32 56 %, 36 -> 36 53 %. 16
  * -> 4 at 32x32 30 %, memory at 21 GB/s; a halving 64 -> 16 at 32x32 21 %, a third of its time the zeros. */
 #include "conv.h"
 
@@ -144,7 +145,7 @@ static void chunk_dx(const backward *s, const chunk *c, int first, int m, int fi
     }
 }
 
-/* Rows first..first + m of dy: gathered, or, panel NULL, added to what is called ahead. */
+/* Rows first..first + m of dy: gathered, or, panel NULL, added to what is prefetched. */
 static void gather_dy(const backward *s, const chunk *c, int first, int m, float *panel, dck_ahead *ahead)
 {
     for (int b = 0, begin = 0, out; b < s->branches; b++, begin += out) {
@@ -159,7 +160,7 @@ static void gather_dy(const backward *s, const chunk *c, int first, int m, float
             (&s->dy_gather, source, from, to - from, c->first_pixel, c->pixels, panel, c->ld);
             panel += (size_t)(to - from) * c->ld * DCK_LANES;
         } else {
-            DCK(gather_ahead)(&s->dy_gather, source, from, to - from, c->first_pixel, ahead);
+            DCK(prefetch_panel)(&s->dy_gather, source, from, to - from, c->first_pixel, ahead);
         }
     }
 }
@@ -196,7 +197,7 @@ static void gather_turn(const backward *s, const turn *t, float *dy_panel, float
     if (x_panel)
         DCK(gather)(&s->x_gather, x, first, rows, c->first_pixel, c->pixels, x_panel, c->ld);
     else
-        DCK(gather_ahead)(&s->x_gather, x, first, rows, c->first_pixel, ahead);
+        DCK(prefetch_panel)(&s->x_gather, x, first, rows, c->first_pixel, ahead);
 }
 
 static void run_turn(const backward *s, const turn *t, float *sum, float *panels, const dck_ahead *ahead)
@@ -224,7 +225,7 @@ static void run_unit(const backward *s, int unit, int group, float *panels)
         dck_ahead ahead;
         ahead.n = 0;
         next = next_turn(s, t);
-        if (next.item < all && dck_worth_calling(s->in, s->out))
+        if (next.item < (s->groups == 1 ? all : end) && dck_worth_prefetching(s->in, s->out))
             gather_turn(s, &next, NULL, NULL, &ahead);
         run_turn(s, &t, sum, panels, &ahead);
     }
@@ -340,11 +341,11 @@ static void look_ahead(const forward *s, int item, dck_cut_up in_ranges, int i, 
 {
     const bool last = ++i == in_ranges.count;
     ahead->n = 0;
-    if (!dck_worth_calling(s->x.c, s->outputs) || item + last >= dck_blocks_of(s->n) * s->chunks.count)
+    if (!dck_worth_prefetching(s->x.c, s->outputs) || item + last >= dck_blocks_of(s->n) * s->chunks.count)
         return;
     const chunk next = chunk_at(s->chunks, s->x, item + last, 0);
     i = last ? 0 : i;
-    DCK(gather_ahead)
+    DCK(prefetch_panel)
     (&s->gather, dck_source_of(s->x, next.block, 0), i * in_ranges.size, dck_cut_length(in_ranges, i, s->x.c),
      next.first_pixel, ahead);
 }

@@ -67,13 +67,13 @@ static void look_ahead(const separable *s, int block, int band, dck_ahead *ahead
     const dck_conv *k = s->depthwise;
     int row = ++band * s->rows + (k->kernel - 1) * k->dilation - k->pad_begin;
     ahead->n = 0;
-    if (k->stride > 1 || !dck_worth_calling(s->x.c, s->y.c))
-        return;
     if (band == s->bands) {
         block++;
         row = 0;
     }
-    for (int c = 0; c < s->x.c && block < dck_blocks_of(s->n) && row < s->x.h; c++)
+    if (k->stride > 1 || !dck_worth_prefetching(s->x.c, s->y.c) || block == dck_blocks_of(s->n) || row >= s->x.h)
+        return;
+    for (int c = 0; c < s->x.c && c < DCK_MAX_AHEAD; c++)
         ahead->row[ahead->n++] = dck_plane(s->x, block, c) + (size_t)row * s->x.w * DCK_LANES;
 }
 

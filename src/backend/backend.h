@@ -140,7 +140,8 @@ static inline float dc_clip_scale(double norm, double clip)
 
 /* Every operation below is required. What is optional are abilities that save passes over memory, told by the layout
  * (graph/plan.h): relu folded into convolutions (folds_relu), concat by reference (concat_views), batch norm applied by
- * its readers (reads_deferred, takes_norm), convolutions of one tensor run together (joins), one convolution computed
+ * its readers (reads_deferred, takes_norm), convolutions of one tensor run together (joins), mixes of the
+ * same features differentiated in one pass (chains_mixes), one convolution computed
  * again instead of kept (recomputes) or on the way of its reader (fuses). Where a backend lacks one, the plan makes it
  * of required operations; the tests run every network both ways. */
 typedef struct dc_backend_interface {

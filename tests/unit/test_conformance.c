@@ -45,6 +45,8 @@ static const op_case cases[] = {
     {"conv 1x1 shifted, odd", DC_OP_CONV, {3, 7, 9}, {5, 1, 2, PAD(-1, 1), 1, 1}, 18, 18},
     {"conv 3x3 stem", DC_OP_CONV, {3, 10, 11}, {13, 3, 1, PAD(1, 1), 1, 1}, 17, 17},
     {"conv 3x3 stride 2", DC_OP_CONV, {8, 9, 8}, {8, 3, 2, PAD(1, 1), 1, 1}, 16, 16},
+    {"conv 3x3 stride 2 dilation 2", DC_OP_CONV, {4, 9, 8}, {5, 3, 2, PAD(2, 2), 2, 1}, 17, 17},
+    {"conv 2x2 stride 3", DC_OP_CONV, {4, 9, 8}, {5, 2, 3, PAD(0, 0), 1, 1}, 17, 17},
     {"conv 3x3 no padding", DC_OP_CONV, {4, 5, 6}, {6, 3, 1, PAD(0, 0), 1, 1}, 5, 5},
     {"conv 2x2 to one pixel", DC_OP_CONV, {12, 2, 2}, {20, 2, 1, PAD(0, 0), 1, 1}, 21, 21},
     {"conv 3x3 two groups", DC_OP_CONV, {6, 6, 5}, {4, 3, 1, PAD(1, 1), 1, 2}, 16, 16},

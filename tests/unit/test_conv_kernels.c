@@ -415,6 +415,7 @@ static void test_dense(void **state)
     (void)state;
     static const problem problems[] = {
         {CONV(3, 1, 1, 1, 1, 1), 3, 48, 8, 8},  {CONV(3, 1, 1, 1, 1, 1), 1, 17, 7, 7},
+        {CONV(3, 2, 2, 2, 2, 1), 3, 5, 9, 8},   {CONV(2, 3, 0, 0, 1, 1), 3, 5, 9, 8}, /* pixels that no tap reaches */
         {CONV(3, 2, 1, 1, 1, 1), 3, 24, 9, 9},  {CONV(3, 1, 1, 1, 1, 1), 16, 16, 5, 9},
         {CONV(2, 1, 0, 0, 1, 1), 20, 80, 2, 2}, {CONV(3, 2, 0, 0, 1, 1), 3, 7, 3, 3},
         {CONV(2, 1, 0, 1, 1, 1), 3, 7, 2, 2},   {CONV(5, 1, 4, 4, 2, 1), 3, 5, 7, 7},

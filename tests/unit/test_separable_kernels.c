@@ -134,11 +134,11 @@ static void together_is_one_after_the_other(void **state)
 {
     (void)state;
     static const problem problems[] = {
-        {{3, 1, 1, 1, 1, 4, true}, 4, 4, 32, 32},   {{5, 1, 2, 2, 1, 6, true}, 6, 5, 9, 7},
-        {{3, 1, 2, 2, 2, 16, true}, 16, 16, 8, 8},  {{5, 1, 4, 4, 2, 3, false}, 3, 7, 16, 16},
-        {{5, 2, 2, 2, 1, 8, true}, 8, 8, 15, 14},   {{3, 2, 2, 2, 2, 5, true}, 5, 9, 16, 16},
-        {{3, 1, 1, 1, 1, 80, true}, 80, 75, 7, 7},  {{3, 1, 1, 1, 1, 2, true}, 2, 1, 1, 1},
-        {{3, 1, 1, 1, 1, 48, true}, 48, 40, 28, 28}};
+        {{3, 1, 1, 1, 1, 4, true}, 4, 4, 32, 32},    {{5, 1, 2, 2, 1, 6, true}, 6, 5, 9, 7},
+        {{3, 1, 2, 2, 2, 16, true}, 16, 16, 8, 8},   {{5, 1, 4, 4, 2, 3, false}, 3, 7, 16, 16},
+        {{5, 2, 2, 2, 1, 8, true}, 8, 8, 15, 14},    {{3, 2, 2, 2, 2, 5, true}, 5, 9, 16, 16},
+        {{3, 1, 1, 1, 1, 80, true}, 80, 75, 7, 7},   {{3, 1, 1, 1, 1, 2, true}, 2, 1, 1, 1},
+        {{3, 1, 1, 1, 1, 48, true}, 48, 40, 28, 28}, {{3, 1, 1, 1, 1, 400, true}, 400, 8, 4, 4}};
     for (size_t i = 0; i < ISAS; i++)
         for (size_t j = 0; dck_kernels_for(isas[i]) && j < sizeof problems / sizeof *problems; j++)
             check(dck_kernels_for(isas[i]), &problems[j]);
