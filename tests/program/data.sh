@@ -54,9 +54,23 @@ wait_for() {
         sleep 0.01
     done
 }
-start 2 data import folders large out/two.h5 --threads 1
-check 'data import: killed on the way' wait_for begun
-kill_job
+tell_it() {
+    kill -TERM "$(head -n 1 "$ranks")"
+    finished
+}
+# caught RANKS HOW: killed or told to stop on the way. On a busy machine it may have ended before: then once more.
+caught() {
+    local tries=5
+    until [ $((tries -= 1)) -lt 0 ]; do
+        rm -f out/two.h5
+        start "$1" data import folders large out/two.h5 --threads 1
+        wait_for begun
+        "$2"
+        [ -e out/two.h5 ] || return 0
+    done
+    return 1
+}
+check 'data import: killed on the way' caught 2 kill_job
 check '... no file is there' [ ! -e out/two.h5 ]
 run 2 data import folders large out/two.h5
 check '... the next import goes on' grep -q 'going on from [0-9]* pictures' "$out"
@@ -64,20 +78,7 @@ check '... and ends as one that was not killed' cmp out/one.h5 out/two.h5
 check '... and leaves nothing else' left one.h5 two.h5
 rm out/two.h5
 
-# stopped: told to stop on the way. On a busy machine it may have come to its end before it is told: then once more.
-stopped() {
-    local tries=5
-    until [ $((tries -= 1)) -lt 0 ]; do
-        rm -f out/two.h5
-        start 1 data import folders large out/two.h5 --threads 1
-        wait_for begun
-        kill -TERM "$(head -n 1 "$ranks")"
-        finished
-        [ -e out/two.h5 ] || return 0
-    done
-    return 1
-}
-check 'data import: told to stop' stopped
+check 'data import: told to stop' caught 1 tell_it
 check '... says so' says 'the same command goes on from here'
 check '... leaves what it has read' [ ! -e out/two.h5 -a -e out/two.h5.part-0 ]
 truncate -s -100 out/two.h5.part-0
