@@ -62,9 +62,7 @@ typedef struct dck_branch {
     float *dw; /* NULL: not wanted */
 } dck_branch;
 
-/* One of the mixes that read the same features: the gradient of what it made of them, and the operands that are its
- * own.
- */
+/* One of the mixes that read the same features: the gradient of what it made of them, and what is its own. */
 typedef struct dck_reader {
     dck_view dy;
     const float *weight; /* NULL: all ones (add) */

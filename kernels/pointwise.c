@@ -184,7 +184,7 @@ static turn next_turn(const backward *s, turn t)
     return ++t.o < s->out_ranges.count ? t : first_turn(s, t.item + 1, t.c.group);
 }
 
-/* Gathers what the turn before this one has not; panels NULL: adds it to what is called ahead. */
+/* Gathers what the turn before this one has not; panels NULL: adds it to what is prefetched. */
 static void gather_turn(const backward *s, const turn *t, float *dy_panel, float *x_panel, dck_ahead *ahead)
 {
     const chunk *c = &t->c;

@@ -271,9 +271,8 @@ static int chain_length(const dc_plan_maker *m, int mix)
 void dc_plan_chain_mixes(dc_plan_maker *m)
 {
     dc_plan_node *nodes = m->plan->nodes;
-    for (int i = 0; i < m->n; i++) {
+    for (int i = 0; i < m->n; i++)
         nodes[i].extends = nodes[i].extended_by = -1;
-    }
     for (int i = 0; i < m->n && m->layout->chains_mixes; i++) {
         if (m->graph->nodes[i].op != DC_OP_MIX || !nodes[i].needs_grad || chain_length(m, i) == DC_MAX_READERS)
             continue;
