@@ -24,6 +24,8 @@ dc_status dc_comm_mpi_error(int code, const char *call)
     return dc_fail(DC_ERR_COMM, "%.*s failed: %s", (int)strcspn(call, "("), call, text);
 }
 
+static dc_watchdog *the_watchdog; /* of this process: also who has no communicator at hand can end the job */
+
 /* ---- life ----------------------------------------------------------------------------------------------------------
  */
 
@@ -83,6 +85,7 @@ dc_status dc_comm_init(int *argc, char ***argv, dc_comm *world)
     setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
     const char *most = getenv("DCANAS_START_TIMEOUT");
     DC_TRY(dc_watchdog_create(most && atof(most) > 0 ? atof(most) : START_SECONDS, &world->watchdog));
+    the_watchdog = world->watchdog;
     DC_MPI(MPI_Init_thread(argc, argv, MPI_THREAD_MULTIPLE, &threads));
     dc_status status = init_world(threads, world);
     if (status != DC_OK)
@@ -141,6 +144,7 @@ dc_status dc_comm_end(const dc_comm *world, dc_status mine)
 
 void dc_comm_finalize(dc_comm *world)
 {
+    the_watchdog = NULL;
     dc_watchdog_destroy(world->watchdog);
     if (world->last != MPI_COMM_NULL)
         MPI_Comm_free(&world->last);
@@ -166,6 +170,7 @@ _Noreturn void dc_comm_abort(dc_status status)
 {
     const int code = dc_status_exit_code(status);
     say_last();
+    dc_watchdog_tell_end(the_watchdog, code);
     MPI_Abort(MPI_COMM_WORLD, code);
     _Exit(code);
 }

@@ -66,7 +66,8 @@ enum { DC_COMM_END_SECONDS = 5 };
 void dc_comm_finalize(dc_comm *world);
 
 /* Ends the whole job at once from one rank alone: prints this thread's message as "dcanas: rank R: ..." to stderr and
- * aborts with the exit status of `status`, which the launcher passes on. R is the rank in the world. Not collective. */
+ * aborts with the exit status of `status`, which the launcher passes on; where it does not reach the others, they end
+ * by themselves within seconds, told by the watchdog. R is the rank in the world. Not collective. */
 _Noreturn void dc_comm_abort(dc_status status);
 
 /* Ends this process where others have died and MPI can neither be finalized nor aborted (Open MPI's mpirun

@@ -12,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { TAG_REPORT = 1, TAG_ANSWER, TURNS = 20, NAMED = 4, MOST_STAGGERED = 20 };
+enum { TAG_REPORT = 1, TAG_ANSWER, TAG_END, TURNS = 20, NAMED = 4, MOST_STAGGERED = 20 };
 
 /* What a rank tells rank 0. */
 typedef struct report {
@@ -47,7 +47,7 @@ struct dc_watchdog {
     int rank, size;
     double timeout_s, turn_s;
     pthread_t thread;
-    atomic_bool stopping;
+    atomic_bool watching, stopping;
     unsigned long long seen; /* moves at the last turn */
     report mine;             /* in flight */
     MPI_Request telling;
@@ -211,6 +211,41 @@ void dc_watchdog_forget(dc_watchdog *w, int rank)
         atomic_store(&w->ranks[rank].forgotten, true);
 }
 
+/* ---- an end that the launcher does not bring ---- */
+
+/* Rank 0 tells all, the others rank 0, which passes it on. */
+void dc_watchdog_tell_end(dc_watchdog *w, int code)
+{
+    const struct timespec nap = {.tv_nsec = 1000000};
+    static _Thread_local int told; /* may be read after the return */
+    if (!w || !atomic_load(&w->watching))
+        return;
+    told = code;
+    int last = w->rank == 0 ? w->size - 1 : 0, naps = 1000;
+    for (int i = w->rank == 0; i <= last; i++) {
+        MPI_Request request;
+        int done = 0;
+        if ((w->rank == 0 && atomic_load(&w->ranks[i].forgotten)) ||
+            MPI_Isend(&told, 1, MPI_INT, i, TAG_END, w->mpi, &request) != MPI_SUCCESS)
+            continue;
+        while (MPI_Test(&request, &done, MPI_STATUS_IGNORE) == MPI_SUCCESS && !done && naps-- > 0)
+            nanosleep(&nap, NULL);
+    }
+}
+
+static dc_status hear_end(dc_watchdog *w)
+{
+    int there, code;
+    MPI_Status envelope;
+    DC_MPI(MPI_Iprobe(MPI_ANY_SOURCE, TAG_END, w->mpi, &there, &envelope));
+    if (!there)
+        return DC_OK;
+    DC_MPI(MPI_Recv(&code, 1, MPI_INT, envelope.MPI_SOURCE, TAG_END, w->mpi, MPI_STATUS_IGNORE));
+    if (w->rank == 0)
+        dc_watchdog_tell_end(w, code);
+    _Exit(code);
+}
+
 /* ---- a turn ---- */
 
 static dc_status is_done(MPI_Request *request, bool *done)
@@ -299,7 +334,9 @@ static void *watch(void *context)
         if ((slept_s += nap_s) < w->turn_s)
             continue;
         slept_s = 0;
-        dc_status status = w->rank == 0 ? turn_of_first(w) : turn_of_other(w);
+        dc_status status = hear_end(w);
+        if (status == DC_OK)
+            status = w->rank == 0 ? turn_of_first(w) : turn_of_other(w);
         if (status != DC_OK)
             dc_comm_abort(status);
     }
@@ -325,6 +362,7 @@ dc_status dc_watchdog_start(dc_watchdog *w, MPI_Comm mpi, double timeout_s)
         MPI_Comm_free(&w->mpi);
     else
         pthread_setname_np(w->thread, "watchdog");
+    atomic_store(&w->watching, !error);
     dc_watchdog_begun(w);
     return error ? dc_fail(DC_ERR_MEMORY, "no thread for the watchdog: %s", strerror(error)) : DC_OK;
 }
@@ -359,6 +397,7 @@ void dc_watchdog_destroy(dc_watchdog *w)
     dc_watchdog_begun(w);
     if (w->mpi != MPI_COMM_NULL) {
         atomic_store(&w->stopping, true);
+        atomic_store(&w->watching, false);
         pthread_join(w->thread, NULL);
         drain(w);
         MPI_Comm_free(&w->mpi);

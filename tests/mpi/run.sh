@@ -82,6 +82,9 @@ on_cpus() {
     ends 3 test_comm stuck 1 10 "${watched}does not move: rank 2 in a place, step 17\. The last checkpoint stands"
     ends 3 test_comm deadlock 1 10 "${watched}all wait for each other: rank 0 in a place, step 17, MPI_Allreduce; .* rank 2 in a place, step 17, MPI_Ibarrier\."
     passes 3 test_comm slow
+    OMPI_MCA_orte_enable_recovery=1 job 3 25 test_comm unlaunched # mpirun lets the others live
+    [ $? -ne 124 ] && [ "$(grep -c "^dcanas: rank 2: $missing" "$log")" = 1 ]
+    report 'test_comm unlaunched, 3 ranks: those that mpirun does not end end by themselves' $?
     ends 4 test_farm fail 1 10 '\(rank [0-9]: \)\{0,1\}search 3: cannot write'
     ends 4 test_farm abort 1 10 '\(rank [0-9]: \)\{0,1\}search 3: cannot write'
     ends 4 test_farm kill any 10

@@ -7,6 +7,16 @@
 
 #include "check.h"
 
+static bool launcher_lives = true;
+
+/* In front of MPI's. */
+int MPI_Abort(MPI_Comm comm, int code)
+{
+    if (launcher_lives)
+        return PMPI_Abort(comm, code);
+    _Exit(code);
+}
+
 static void check_sums(const dc_comm *comm)
 {
     double d[2] = {comm->rank + 0.5, 1};
@@ -155,6 +165,17 @@ static dc_status all_but_last_wait(const dc_comm *world, const char *scenario)
     return fail_last(world, DC_ERR_INPUT); /* "alone": dc_comm_end sees to it */
 }
 
+/* The last rank ends the job, and the launcher does not see to it that the others, which wait, end too. */
+static dc_status unlaunched(const dc_comm *world)
+{
+    double one = 1;
+    launcher_lives = false;
+    CHECK_OK(dc_watchdog_start(world->watchdog, world->mpi, 600));
+    if (world->rank == world->size - 1)
+        dc_comm_abort(fail_last(world, DC_ERR_INPUT));
+    return dc_comm_sum_doubles(world, &one, 1);
+}
+
 /* "stuck": the last rank neither moves nor waits; "deadlock": all wait, for different things; "slow": somebody always
  * moves, for much longer than the timeout. */
 static dc_status watched(const dc_comm *world, const char *scenario)
@@ -181,6 +202,8 @@ static dc_status play(const dc_comm *world, const char *scenario)
 {
     if (strcmp(scenario, "stuck") == 0 || strcmp(scenario, "deadlock") == 0 || strcmp(scenario, "slow") == 0)
         return watched(world, scenario);
+    if (strcmp(scenario, "unlaunched") == 0)
+        return unlaunched(world);
     if (strcmp(scenario, "collectives") == 0)
         return collectives(world);
     if (strcmp(scenario, "together") == 0)
