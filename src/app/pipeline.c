@@ -357,7 +357,8 @@ dc_status dc_pipeline_open(dc_pipeline *p)
     if (p->settings.run.watchdog_s == 0)
         dc_watchdog_begun(world->watchdog);
     else
-        DC_TRY(dc_comm_alone(world, dc_watchdog_start(world->watchdog, world->mpi, p->settings.run.watchdog_s)));
+        DC_TRY(dc_comm_alone(
+            world, dc_watchdog_start(world->watchdog, world->mpi, p->settings.run.watchdog_s, "[run] watchdog")));
     introduce(p);
     return DC_OK;
 }

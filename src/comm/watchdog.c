@@ -46,6 +46,7 @@ struct dc_watchdog {
     MPI_Comm mpi; /* its own; MPI_COMM_NULL: not started */
     int rank, size;
     double timeout_s, turn_s;
+    const char *setting;
     pthread_t thread;
     atomic_bool watching, stopping;
     unsigned long long seen; /* moves at the last turn */
@@ -72,11 +73,10 @@ static void *await_start(void *context)
     bool begun = w->begun;
     pthread_mutex_unlock(&w->mutex);
     if (!begun) {
-        fprintf(
-            stderr,
-            "dcanas: no start within %s (DCANAS_START_TIMEOUT): a rank is stopped, or its machine is lost. The last "
-            "checkpoint stands\n",
-            dc_format_duration(w->start_s).s);
+        fprintf(stderr,
+                "dcanas: no start within %s (DCANAS_START_TIMEOUT): a rank is stopped, or its machine is lost. What "
+                "was saved stands\n",
+                dc_format_duration(w->start_s).s);
         _exit(dc_status_exit_code(DC_ERR_STALLED));
     }
     return NULL;
@@ -197,8 +197,8 @@ static dc_status judge(const dc_watchdog *w)
     const named *worst = silent.n ? &silent : stuck.n ? &stuck : &waiting;
     if (worst == &waiting && waiting.n < n_living)
         return DC_OK;
-    return dc_fail(DC_ERR_STALLED, "no progress for %s ([run] watchdog): %s: %s. The last checkpoint stands",
-                   dc_format_duration(w->timeout_s).s,
+    return dc_fail(DC_ERR_STALLED, "no progress for %s (%s): %s: %s. What was saved stands",
+                   dc_format_duration(w->timeout_s).s, w->setting,
                    worst == &silent  ? "silent (stopped, or the machine is lost)"
                    : worst == &stuck ? "does not move"
                                      : "all wait for each other",
@@ -316,9 +316,8 @@ static dc_status turn_of_other(dc_watchdog *w)
     if (w->silence > turns_of(w) + 4 * later)
         return dc_fail(
             DC_ERR_STALLED,
-            "no progress for %s ([run] watchdog): silent (stopped, or the machine is lost): rank 0. The last "
-            "checkpoint stands",
-            dc_format_duration(w->timeout_s).s);
+            "no progress for %s (%s): silent (stopped, or the machine is lost): rank 0. What was saved stands",
+            dc_format_duration(w->timeout_s).s, w->setting);
     return DC_OK;
 }
 
@@ -345,12 +344,13 @@ static void *watch(void *context)
 
 /* ---- life ---- */
 
-dc_status dc_watchdog_start(dc_watchdog *w, MPI_Comm mpi, double timeout_s)
+dc_status dc_watchdog_start(dc_watchdog *w, MPI_Comm mpi, double timeout_s, const char *setting)
 {
     DC_MPI(MPI_Comm_dup(mpi, &w->mpi));
     DC_MPI(MPI_Comm_rank(w->mpi, &w->rank));
     DC_MPI(MPI_Comm_size(w->mpi, &w->size));
     w->timeout_s = timeout_s;
+    w->setting = setting;
     w->turn_s = timeout_s / TURNS < 5 ? timeout_s / TURNS : 5;
     if (w->rank == 0) {
         w->ranks = dc_alloc_zeroed((size_t)w->size * sizeof *w->ranks);

@@ -20,8 +20,9 @@ typedef struct dc_watchdog dc_watchdog;
  * with one line when that takes longer than start_s: a rank that hangs at its start lets the others wait for it. */
 dc_status dc_watchdog_create(double start_s, dc_watchdog **watchdog);
 
-/* Begins to watch the ranks of mpi. Once; collective. */
-dc_status dc_watchdog_start(dc_watchdog *watchdog, MPI_Comm mpi, double timeout_s);
+/* Begins to watch the ranks of mpi. setting: where timeout_s is set, for messages ("[run] watchdog"; it lasts). Once;
+ * collective. */
+dc_status dc_watchdog_start(dc_watchdog *watchdog, MPI_Comm mpi, double timeout_s, const char *setting);
 
 /* The start is over: from here on nobody watches, unless dc_watchdog_start is called. Legal at any time. */
 void dc_watchdog_begun(dc_watchdog *watchdog);

@@ -17,6 +17,7 @@ void dc_import_show(const dc_import_job *job, const char *what, double progress,
 {
     enum { BAR = 30 };
     double seconds = dc_clock_seconds() - job->started_s;
+    dc_watchdog_moved(job->comm->watchdog, what, (int64_t)n_pictures);
     if (job->comm->rank != 0 || seconds < 1 || !dc_log_status_due(job->log))
         return;
     char bar[BAR + 1], line[256];

@@ -52,7 +52,8 @@ dc_status dc_import_read(dc_import_job *job);
 /* Makes the data set of what all ranks have read. Rank 0 alone. */
 dc_status dc_import_assemble(dc_import_job *job);
 
-/* Shows how far it is; rank 0, at most five times a second. rest: what comes after "12 %". */
+/* Notes that it has come further, for the watchdog, and shows how far; rank 0, at most five times a second. rest: what
+ * comes after "12 %". */
 void dc_import_show(const dc_import_job *job, const char *what, double progress, size_t n_pictures);
 
 /* Collective. box_size: not 0: ImageNet-16-120's. */

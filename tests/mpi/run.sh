@@ -79,7 +79,7 @@ on_cpus() {
     ends 3 test_comm alone 2 15 "rank 2: $missing"
     ends 3 test_comm kill any 10
     watched='rank 0: no progress for 1.0s (\[run\] watchdog): '
-    ends 3 test_comm stuck 1 10 "${watched}does not move: rank 2 in a place, step 17\. The last checkpoint stands"
+    ends 3 test_comm stuck 1 10 "${watched}does not move: rank 2 in a place, step 17\. What was saved stands"
     ends 3 test_comm deadlock 1 10 "${watched}all wait for each other: rank 0 in a place, step 17, MPI_Allreduce; .* rank 2 in a place, step 17, MPI_Ibarrier\."
     passes 3 test_comm slow
     OMPI_MCA_orte_enable_recovery=1 job 3 25 test_comm unlaunched # mpirun lets the others live

@@ -170,7 +170,7 @@ static dc_status unlaunched(const dc_comm *world)
 {
     double one = 1;
     launcher_lives = false;
-    CHECK_OK(dc_watchdog_start(world->watchdog, world->mpi, 600));
+    CHECK_OK(dc_watchdog_start(world->watchdog, world->mpi, 600, "[run] watchdog"));
     if (world->rank == world->size - 1)
         dc_comm_abort(fail_last(world, DC_ERR_INPUT));
     return dc_comm_sum_doubles(world, &one, 1);
@@ -184,7 +184,7 @@ static dc_status watched(const dc_comm *world, const char *scenario)
     dc_comm other;
     bool slow = strcmp(scenario, "slow") == 0, last = world->rank == world->size - 1;
     CHECK_OK(dc_comm_duplicate(world, &other));
-    CHECK_OK(dc_watchdog_start(world->watchdog, world->mpi, 1));
+    CHECK_OK(dc_watchdog_start(world->watchdog, world->mpi, 1, "[run] watchdog"));
     dc_watchdog_moved(world->watchdog, "a place", 17);
     if (strcmp(scenario, "deadlock") == 0)
         return last ? dc_comm_barrier(&other) : dc_comm_sum_doubles(world, &one, 1);

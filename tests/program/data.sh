@@ -87,6 +87,22 @@ check '... and goes on, on more ranks, without what was cut off' cmp out/one.h5 
 check '... and leaves nothing else' left one.h5 two.h5
 rm out/two.h5
 
+# ---- a rank that hangs ----
+
+hang() {
+    kill -STOP "$(tail -n 1 "$ranks")"
+    finished
+}
+export DCANAS_WATCHDOG=2s
+check 'data import: a rank is stopped on the way' caught 2 hang
+check '... the job ends and says so' says 'no progress for 2.0s (DCANAS_WATCHDOG): silent '
+unset DCANAS_WATCHDOG
+run 2 data import folders large out/two.h5
+check '... and the next import goes on' cmp out/one.h5 out/two.h5
+rm out/two.h5
+DCANAS_WATCHDOG=soon run 1 data import folders large out/two.h5
+check 'DCANAS_WATCHDOG that is no time is refused' says '^dcanas: DCANAS_WATCHDOG=soon: must be a duration'
+
 # ---- full disks ----
 
 # limited KIB RANKS ARGUMENTS...: no file may grow beyond that; 0 ranks: without mpirun.
