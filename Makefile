@@ -109,13 +109,14 @@ LDLIBS   := $(LINKED) $(DEP_LIBS) -lm -ldl
 # Each kernel source is compiled once per instruction set that this machine's architecture has.
 ARCH := $(shell uname -m)
 ifeq ($(ARCH),x86_64)
-ISAS := avx512 avx2 portable
+ISAS := avx512_bf16 avx512 avx2 portable
 else
 ISAS := portable
 endif
 # -std=c11 turns contraction off: without it no multiply-add is fused.
 KERNEL_FLAGS       := -ffp-contract=fast
 ISA_FLAGS_avx512   := -march=x86-64-v4 -mprefer-vector-width=512 -DDCK_ISA=avx512 -DDCK_VECTOR=16
+ISA_FLAGS_avx512_bf16 := -march=x86-64-v4 -mavx512bf16 -mprefer-vector-width=512 -DDCK_ISA=avx512_bf16 -DDCK_VECTOR=16
 ISA_FLAGS_avx2     := -march=x86-64-v3 -DDCK_ISA=avx2 -DDCK_VECTOR=8
 ISA_FLAGS_portable := -DDCK_ISA=portable -DDCK_VECTOR=4
 

@@ -10,7 +10,7 @@ size_t DCK(conv_forward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y
 {
     (void)blocks;
     return is_depthwise(k, x, y) ? DCK(depthwise_forward_scratch_bytes)(k, x, y, threads)
-                                 : DCK(dense_forward_scratch_bytes)(k, threads);
+                                 : DCK(dense_forward_scratch_bytes)(k, x, y, threads);
 }
 
 void DCK(conv_forward)(const dck_conv *k, dck_view x, const float *w, dck_view y, int n, dck_moments moments,

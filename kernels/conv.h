@@ -38,9 +38,35 @@ typedef struct dck_source {
     int lanes;              /* gradients are zero from this lane on */
 } dck_source;
 
+/* The numbers of a panel, and the weights that meet them. Pairs of bfloat16 lie where floats do, half as many: */
+typedef enum dck_form { DCK_FLOATS, DCK_PAIRS } dck_form;
+
+DCK_INLINE dck_form dck_form_of(const dck_conv *k)
+{
+    return k->bf16 ? DCK_PAIRS : DCK_FLOATS;
+}
+
+/* How many n numbers in a row make; an odd one's neighbour is zero. */
+DCK_INLINE int dck_words(dck_form form, int n)
+{
+    return form == DCK_PAIRS ? (n + 1) / 2 : n;
+}
+
 /* panel[r][p] for rows first_row.. (channel * n_taps + tap) and pixels first_pixel..; ld: pixels from row to row. */
 void DCK(gather)(const dck_gather *g, dck_source from, int first_row, int rows, int first_pixel, int pixels,
                  float *panel, int ld);
+
+/* The same in pairs, of two rows (rows [dck_words(rows)][ld], for products) and of two pixels (pixels
+ * [rows][ld_pixels], for outer products); NULL: not wanted. */
+void DCK(gather_pairs)(const dck_gather *g, dck_source from, int first_row, int rows, int first_pixel, int pixels,
+                       float *by_rows, int ld, float *by_pixels, int ld_pixels);
+/* One of these from floats. */
+void DCK(pair_rows)(const float *from, int ld_from, int rows, int pixels, float *to, int ld);
+void DCK(pair_pixels)(const float *from, int ld_from, int rows, int pixels, float *to, int ld);
+/* So many rows of floats are paired at a time: they stay in the level-1 cache. */
+enum { DCK_LINES = 8, DCK_LINES_FLOATS = DCK_LINES * (DCK_PANEL_PIXELS + 1) * DCK_LANES };
+/* Rows of weights as arrays of bfloat16, each of dck_words words. Called by all threads of a parallel region. */
+void DCK(pair_weights)(const float *from, int n, int rows, float *to);
 
 /* What the next panels are made of: where their rows begin in memory. A product prefetches it into the level-2 cache
  * while it computes, so that gathering does not wait for memory: rows lie a plane apart, which no hardware foresees.
@@ -68,6 +94,7 @@ typedef struct dck_output {
     bool add;
     const float *mask; /* NULL: none */
     size_t ld_mask;
+    dck_form mask_form;  /* pairs: of two pixels */
     const float *affine; /* of the mask's first row; NULL: none */
     dck_vec *sums; /* [i][2] += what was written less a pivot, and its square, over all pixels; NULL: not wanted, as
                       where there is a mask */
@@ -75,14 +102,14 @@ typedef struct dck_output {
     int lanes;     /* in sums */
 } dck_output;
 
-/* to = sum_r a[i][r] * panel[r][p]; ld_a: floats, ld: pixels from row to row. ahead: as many pixels of each of its rows
- * are prefetched on the way; NULL: nothing is. */
-void DCK(product)(const float *a, size_t ld_a, const float *panel, int ld, int rows, int m, int pixels, dck_output out,
-                  const dck_ahead *ahead);
+/* to = sum_r a[i][r] * panel[r][p]; rows: of the panel, in words; ld_a: words, ld: pixels from row to row. ahead: as
+ * many pixels of each of its rows are prefetched on the way; NULL: nothing is. */
+void DCK(product)(dck_form form, const float *a, size_t ld_a, const float *panel, int ld, int rows, int m, int pixels,
+                  dck_output out, const dck_ahead *ahead);
 
-/* out[i][r] += sum over pixels and images of left[i][p] * right[r][p]. */
-void DCK(outer_product)(const float *left, int m, const float *right, int rows, int ld, int pixels, float *out,
-                        size_t ld_out, const dck_ahead *ahead);
+/* out[i][r] += sum over pixels (in words) and images of left[i][p] * right[r][p]. */
+void DCK(outer_product)(dck_form form, const float *left, int m, const float *right, int rows, int ld, int pixels,
+                        float *out, size_t ld_out, const dck_ahead *ahead);
 
 /* dw[i] = sum of partial[unit * stride + i] in the order of the units. Called by all threads of a parallel region. */
 void DCK(sum_partials)(const float *partial, int units, size_t stride, size_t count, float *dw);
@@ -93,7 +120,9 @@ void DCK(leave_moments)(const dck_moments *moments, dck_view y, int n, const dck
                         int block, int channel, int m, int part, int pixels);
 
 /* The two families that conv.c chooses from; as their namesakes in kernels.h. */
-size_t DCK(dense_forward_scratch_bytes)(const dck_conv *k, int threads);
+size_t DCK(dense_forward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int threads);
+/* Of the weights in pairs; 0: they are used as they are. */
+size_t DCK(paired_weights_bytes)(const dck_conv *k, dck_view x, dck_view y);
 void DCK(dense_forward)(const dck_conv *k, dck_view x, const float *w, dck_view y, int n, dck_moments moments,
                         void *scratch, int threads);
 int DCK(dense_parts)(dck_view y); /* depends on its height and width only */

@@ -16,7 +16,8 @@ typedef struct pass {
     dck_grad grad;           /* from is the dz of this one, if it has factors */
     dck_moments moments;
     int n;               /* images */
-    const float *a;      /* [groups * m][rows] */
+    dck_form form;       /* of a, and of the panels */
+    const float *a;      /* [groups * m][words of rows] */
     int groups, m, rows; /* m, rows: of one group */
     int grid_h, step, phase_y, phase_x;
     bool add;
@@ -103,8 +104,8 @@ static void pass_chunk(const pass *s, int block, int group, int first, int m, in
     const int channel = group * s->m + first;
     const dck_source from = source_of(s, block, group);
     const size_t plane = dck_plane_floats(s->to), at = (size_t)first_pixel * DCK_LANES;
-    const float *a = s->a + (size_t)channel * s->rows;
-    const int ld = dck_leading(pixels);
+    const int ld = dck_leading(pixels), ld_a = dck_words(s->form, s->rows);
+    const float *a = s->a + (size_t)channel * ld_a;
     const dck_cut_up ranges = dck_cut_rows(s->rows);
     dck_output out = {.to = dck_plane(s->to, block, channel), .ld = plane / DCK_LANES, .ld_mask = plane / DCK_LANES};
     if (s->mask.data) {
@@ -117,7 +118,12 @@ static void pass_chunk(const pass *s, int block, int group, int first, int m, in
     for (int i = 0, n = ranges.count; i < n; i++) {
         int row = i * ranges.size, rows = dck_cut_length(ranges, i, s->rows);
         out.add = s->add || i > 0;
-        DCK(gather)(&s->gather, from, row, rows, first_pixel, pixels, panel, ld);
+        if (s->form == DCK_PAIRS)
+            DCK(gather_pairs)(&s->gather, from, row, rows, first_pixel, pixels, panel, ld, NULL, 0);
+        else
+            DCK(gather)(&s->gather, from, row, rows, first_pixel, pixels, panel, ld);
+        row = dck_words(s->form, row);
+        rows = dck_words(s->form, rows);
         look_ahead(s, block, group, first + m == s->m, ranges, i, first_pixel, pixels, &ahead);
         if (s->step == 1) {
             dck_output here = out;
@@ -129,10 +135,10 @@ static void pass_chunk(const pass *s, int block, int group, int first, int m, in
                 here.pivot = pivot;
                 here.lanes = dck_lanes_of(block, s->n);
             }
-            DCK(product)(a + row, s->rows, panel, ld, rows, m, pixels, here, &ahead);
+            DCK(product)(s->form, a + row, ld_a, panel, ld, rows, m, pixels, here, &ahead);
         } else {
             DCK(product)
-            (a + row, s->rows, panel, ld, rows, m, pixels, (dck_output){.to = result, .ld = ld}, &ahead);
+            (s->form, a + row, ld_a, panel, ld, rows, m, pixels, (dck_output){.to = result, .ld = ld}, &ahead);
             scatter(s, result, ld, m, first_pixel, pixels, out);
         }
     }
@@ -166,9 +172,9 @@ static void run_pass(const pass *s, char *panels, int threads)
 
 /* ---- forward ---- */
 
-size_t DCK(dense_forward_scratch_bytes)(const dck_conv *k, int threads)
+size_t DCK(dense_forward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int threads)
 {
-    return dck_taps_bytes(k) + (size_t)threads * 2 * DCK_PANEL_BYTES;
+    return dck_taps_bytes(k) + DCK(paired_weights_bytes)(k, x, y) + (size_t)threads * 2 * DCK_PANEL_BYTES;
 }
 
 int DCK(dense_parts)(dck_view y)
@@ -184,13 +190,20 @@ void DCK(dense_forward)(const dck_conv *k, dck_view x, const float *w, dck_view 
               .to = y,
               .moments = moments,
               .n = n,
+              .form = dck_form_of(k),
               .a = w,
               .groups = k->groups,
               .m = y.c / k->groups,
               .grid_h = y.h,
               .step = 1};
     s.rows = x.c / k->groups * s.gather.n_taps;
-    run_pass(&s, (char *)scratch + dck_taps_bytes(k), threads);
+    char *memory = (char *)scratch + dck_taps_bytes(k);
+    if (k->bf16) {
+        s.a = (const float *)memory;
+#pragma omp parallel num_threads(threads)
+        DCK(pair_weights)(w, y.c, s.rows, (float *)memory);
+    }
+    run_pass(&s, memory + DCK(paired_weights_bytes)(k, x, y), threads);
 }
 
 /* ---- backward ---- */
@@ -236,7 +249,7 @@ static int phase_taps(const dck_conv *k, int phase_y, int phase_x, dck_tap *tap)
     return n;
 }
 
-/* transposed[group][i][o][tap of the phase] = w[group][o][i][tap] */
+/* transposed[group][i][o][tap of the phase] = w[group][o][i][tap], in rows of whole words */
 static void transpose_phase(const dck_conv *k, int in, int out, int n_taps, int phase_y, int phase_x, const float *w,
                             float *transposed, int threads)
 {
@@ -244,14 +257,23 @@ static void transpose_phase(const dck_conv *k, int in, int out, int n_taps, int 
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int c = 0; c < k->groups * in; c++) {
         const float *from = w + ((size_t)(c / in) * out * in + c % in) * size;
-        float *to = transposed + (size_t)c * out * n_taps;
+        const size_t words = dck_words(dck_form_of(k), out * n_taps);
+        float *to = transposed + c * words;
+        uint16_t *narrow = (uint16_t *)to;
+        if (k->bf16 && words > 0)
+            narrow[2 * words - 1] = 0;
         for (int j = 0, n = 0; j < k->kernel; j++)
             for (int i = 0; i < k->kernel; i++) {
                 int y = phase_y + k->pad_begin - j * k->dilation, x = phase_x + k->pad_begin - i * k->dilation;
                 if (y % k->stride != 0 || x % k->stride != 0)
                     continue;
-                for (int o = 0; o < out; o++)
-                    to[(size_t)o * n_taps + n] = from[(size_t)o * in * size + (size_t)j * k->kernel + i];
+                for (int o = 0; o < out; o++) {
+                    const float weight = from[(size_t)o * in * size + (size_t)j * k->kernel + i];
+                    if (k->bf16)
+                        narrow[(size_t)o * n_taps + n] = dck_to_bf16(weight);
+                    else
+                        to[(size_t)o * n_taps + n] = weight;
+                }
                 n++;
             }
     }
@@ -273,6 +295,7 @@ static void backward_data(const dck_conv *k, dck_view x, const float *w, const d
                       .grad = *dy,
                       .to = dx,
                       .n = n,
+                      .form = dck_form_of(k),
                       .a = memory->transposed,
                       .groups = k->groups,
                       .m = in,
@@ -292,11 +315,21 @@ typedef struct weight_pass {
     dck_gather x_gather, dy_gather;
     dck_view x;
     dck_grad dy;
+    dck_form form;
     int n, groups, m, rows;
     dck_cut_up chunks, units, ranges, row_ranges;
     float *partial;
     size_t weights;
 } weight_pass;
+
+static void gather_pixels(dck_form form, const dck_gather *g, dck_source from, int first, int rows, int first_pixel,
+                          int pixels, float *panel, int ld)
+{
+    if (form == DCK_PAIRS)
+        DCK(gather_pairs)(g, from, first, rows, first_pixel, pixels, NULL, 0, panel, ld);
+    else
+        DCK(gather)(g, from, first, rows, first_pixel, pixels, panel, ld);
+}
 
 /* One unit's sums for outputs first..first + m of a group. */
 static void weight_unit(const weight_pass *s, int unit, int group, int range, float *dy_panel, float *x_panel)
@@ -309,14 +342,15 @@ static void weight_unit(const weight_pass *s, int unit, int group, int range, fl
     for (int item = unit * s->units.size, i = 0; i < dck_cut_length(s->units, unit, items); i++, item++) {
         int block = item / s->chunks.count, chunk = item % s->chunks.count;
         int first_pixel = chunk * s->chunks.size, pixels = dck_cut_length(s->chunks, chunk, grid),
-            ld = dck_leading(pixels);
+            ld = dck_leading(dck_words(s->form, pixels));
         const dck_source dy = dck_gradient_source(&s->dy, s->n, block, group * s->m);
         const dck_source x = dck_source_of(s->x, block, group * in);
-        DCK(gather)(&s->dy_gather, dy, first, m, first_pixel, pixels, dy_panel, ld);
+        gather_pixels(s->form, &s->dy_gather, dy, first, m, first_pixel, pixels, dy_panel, ld);
         for (int j = 0; j < s->row_ranges.count; j++) {
             int row = j * s->row_ranges.size, rows = dck_cut_length(s->row_ranges, j, s->rows);
-            DCK(gather)(&s->x_gather, x, row, rows, first_pixel, pixels, x_panel, ld);
-            DCK(outer_product)(dy_panel, m, x_panel, rows, ld, pixels, sum + row, s->rows, NULL);
+            gather_pixels(s->form, &s->x_gather, x, row, rows, first_pixel, pixels, x_panel, ld);
+            DCK(outer_product)
+            (s->form, dy_panel, m, x_panel, rows, ld, dck_words(s->form, pixels), sum + row, s->rows, NULL);
         }
     }
 }
@@ -330,6 +364,7 @@ static void backward_weights(const dck_conv *k, dck_view x, const dck_grad *grad
                      .dy_gather = {dy.h, dy.w, dy.w, 1, 1, &here, false},
                      .x = x,
                      .dy = *gradient,
+                     .form = dck_form_of(k),
                      .n = n,
                      .groups = k->groups,
                      .m = dy.c / k->groups,

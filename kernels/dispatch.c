@@ -6,7 +6,7 @@
 extern const dck_kernels dck_table_portable;
 
 #ifdef __x86_64__
-extern const dck_kernels dck_table_avx512, dck_table_avx2;
+extern const dck_kernels dck_table_avx512_bf16, dck_table_avx512, dck_table_avx2;
 
 /* The features that -march=x86-64-v3 and -v4 may use. */
 static bool runs_avx2(void)
@@ -21,6 +21,11 @@ static bool runs_avx512(void)
            __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vl");
 }
+
+static bool runs_avx512_bf16(void)
+{
+    return runs_avx512() && __builtin_cpu_supports("avx512bf16");
+}
 #endif
 
 static bool runs_anywhere(void)
@@ -33,6 +38,7 @@ static const struct {
     bool (*runs)(void);
 } choices[] = {
 #ifdef __x86_64__
+    {&dck_table_avx512_bf16, runs_avx512_bf16},
     {&dck_table_avx512, runs_avx512},
     {&dck_table_avx2, runs_avx2},
 #endif

@@ -1,5 +1,5 @@
-/* The CPU's hot code. Every kernel source is compiled once per instruction set (avx512, avx2, portable) from the same
- * text; a dck_kernels table of each is linked in and one is chosen when the program starts.
+/* The CPU's hot code. Every kernel source is compiled once per instruction set (avx512_bf16, avx512, avx2, portable)
+ * from the same text; a dck_kernels table of each is linked in and one is chosen when the program starts.
  *
  * Layout ("lanes"): x[block][C][H][W][16], block = image / 16, lane = image % 16. The body of every loop is a vector of
  * neighbouring images, so any channel count, kernel, stride and dilation runs at full width. Weights are plain
@@ -73,6 +73,8 @@ typedef struct dck_reader {
 typedef struct dck_conv {
     int kernel, stride, pad_begin, pad_end, dilation, groups; /* weight [out_c][in_c/groups][kernel][kernel] */
     bool relu; /* x is max(x, 0) on load (after its affine); dx is masked by x > 0 */
+    bool bf16; /* but for depthwise ones: the factors of all products (x, w, dy as they are read) are rounded to
+                  bfloat16; sums are float, as is all that is stored */
 } dck_conv;
 
 typedef struct dck_pool {
@@ -87,7 +89,7 @@ typedef struct dck_norm {
 } dck_norm;
 
 typedef struct dck_kernels {
-    const char *isa; /* "avx512", "avx2", "portable" */
+    const char *isa; /* "avx512_bf16", "avx512", "avx2", "portable" */
 
     /* y = conv(relu?(x), w). Pointwise (kernel 1, groups 1), depthwise (groups = channels) and general are chosen
      * inside. */
@@ -112,7 +114,7 @@ typedef struct dck_kernels {
                               bool accumulate, int n, void *scratch, int threads);
 
     /* y = pointwise(depthwise(x, w), v), both of stride 1 or the depthwise strided: what lies between them stays in
-     * cache. scratch 0 bytes: too large for that. */
+     * cache. depthwise.bf16 is the pointwise one's. scratch 0 bytes: too large for that. */
     size_t (*separable_scratch_bytes)(const dck_conv *depthwise, dck_view x, dck_view y, int threads);
     void (*separable_forward)(const dck_conv *depthwise, dck_view x, const float *w, const float *v, dck_view y, int n,
                               dck_moments moments, void *scratch, int threads);

@@ -159,9 +159,37 @@ void DCK(gather)(const dck_gather *g, dck_source from, int first_row, int rows, 
 
 /* ---- product ---- */
 
+/* Weights and numbers of a panel in either form: bits that only these two look at. */
+DCK_INLINE dck_vec broadcast(dck_form form, const float *a)
+{
+    typedef uint32_t word __attribute__((may_alias));
+    if (form == DCK_PAIRS)
+        return (dck_vec)((dck_pairs){0} + *(const word *)a);
+    return dck_set(*a);
+}
+
+DCK_INLINE dck_vec multiply_add(dck_form form, dck_vec sum, dck_vec a, dck_vec b)
+{
+    if (form == DCK_PAIRS)
+        return dck_dot(sum, (dck_pairs)a, (dck_pairs)b);
+    return sum + a * b;
+}
+
+/* Vector v of a row of pixels. */
+DCK_INLINE dck_vec number_at(dck_form form, const dck_vec *row, size_t v)
+{
+    if (form == DCK_FLOATS)
+        return row[v];
+    const size_t pixel = v / DCK_PER_PIXEL;
+    const dck_pairs two = ((const dck_pairs *)row)[pixel / 2 * DCK_PER_PIXEL + v % DCK_PER_PIXEL];
+    return pixel % 2 ? dck_second(two) : dck_first(two);
+}
+
 typedef struct output {
     dck_vec *to;
-    const dck_vec *mask;
+    size_t at;           /* the vector of its row that `to` is */
+    const dck_vec *mask; /* whole rows */
+    dck_form mask_form;
     const float *affine;
     dck_vec *sums;
     float *pivot;
@@ -175,7 +203,9 @@ typedef struct output {
 static output output_at(const dck_output *out, const dck_mask *lanes, int i, int j)
 {
     return (output){.to = (dck_vec *)out->to + i * out->ld * DCK_PER_PIXEL + j,
-                    .mask = out->mask ? (const dck_vec *)out->mask + i * out->ld_mask * DCK_PER_PIXEL + j : NULL,
+                    .at = (size_t)j,
+                    .mask = out->mask ? (const dck_vec *)out->mask + i * out->ld_mask * DCK_PER_PIXEL : NULL,
+                    .mask_form = out->mask_form,
                     .affine = out->affine ? out->affine + 2 * i : NULL,
                     .sums = out->sums ? out->sums + 2 * i : NULL,
                     .pivot = out->sums ? out->pivot + i : NULL,
@@ -213,7 +243,7 @@ DCK_INLINE int prefetch(share next, int done, int j, int n)
 
 /* A tile's sums to where they belong. */
 DCK_INLINE void put_tile(int m, int n, dck_vec sum[TILE_M][TILE_V], const output *out, bool add, bool masked,
-                         bool moments)
+                         dck_form mask_form, bool moments)
 {
     dck_vec *to = out->to;
     const dck_vec *mask = out->mask;
@@ -224,7 +254,7 @@ DCK_INLINE void put_tile(int m, int n, dck_vec sum[TILE_M][TILE_V], const output
         for (int j = 0; j < n; j++) {
             dck_vec value = sum[i][j];
             if (masked) {
-                dck_vec x = mask[i * out->ld_mask + j];
+                dck_vec x = number_at(mask_form, mask + i * out->ld_mask, out->at + j);
                 if (out->affine)
                     x = out->affine[2 * i] * x + out->affine[2 * i + 1];
                 value = dck_where(x > (dck_vec){0}, value);
@@ -250,8 +280,8 @@ DCK_INLINE void put_tile(int m, int n, dck_vec sum[TILE_M][TILE_V], const output
     }
 }
 
-DCK_INLINE void product_tile(int m, int n, const float *restrict a, size_t ld_a, const dck_vec *restrict b, size_t ld,
-                             int rows, output out, share next, int at)
+DCK_INLINE void product_tile(dck_form form, int m, int n, const float *restrict a, size_t ld_a,
+                             const dck_vec *restrict b, size_t ld, int rows, output out, share next, int at)
 {
     dck_vec sum[TILE_M][TILE_V];
     DCK_UNROLL
@@ -259,7 +289,7 @@ DCK_INLINE void product_tile(int m, int n, const float *restrict a, size_t ld_a,
         DCK_UNROLL
     for (int j = 0; j < n; j++)
         sum[i][j] = (dck_vec){0};
-    if (rows >= 16)
+    if (rows >= dck_words(form, 16))
         DCK_UNROLL
     for (int i = 0; i < m; i++) { /* until so many rows are summed, these have come */
         __builtin_prefetch(&out.to[i * out.ld], 1);
@@ -273,25 +303,27 @@ DCK_INLINE void product_tile(int m, int n, const float *restrict a, size_t ld_a,
             x[j] = b[j];
         DCK_UNROLL
         for (int i = 0; i < m; i++) {
-            dck_vec w = dck_set(a[(size_t)i * ld_a + r]);
+            dck_vec w = broadcast(form, &a[(size_t)i * ld_a + r]);
             DCK_UNROLL
             for (int j = 0; j < n; j++)
-                sum[i][j] += w * x[j];
+                sum[i][j] = multiply_add(form, sum[i][j], w, x[j]);
         }
     }
-    if (out.mask)
-        put_tile(m, n, sum, &out, out.add, true, false);
+    if (out.mask && out.mask_form == DCK_PAIRS)
+        put_tile(m, n, sum, &out, out.add, true, DCK_PAIRS, false);
+    else if (out.mask)
+        put_tile(m, n, sum, &out, out.add, true, DCK_FLOATS, false);
     else if (out.sums && out.add)
-        put_tile(m, n, sum, &out, true, false, true);
+        put_tile(m, n, sum, &out, true, false, DCK_FLOATS, true);
     else if (out.sums)
-        put_tile(m, n, sum, &out, false, false, true);
+        put_tile(m, n, sum, &out, false, false, DCK_FLOATS, true);
     else
-        put_tile(m, n, sum, &out, out.add, false, false);
+        put_tile(m, n, sum, &out, out.add, false, DCK_FLOATS, false);
 }
 
 /* n vectors from `at` on. */
-DCK_INLINE void product_strip(int m, const float *a, size_t ld_a, const dck_vec *b, size_t ld, int rows, int at, int n,
-                              output out, share next)
+DCK_INLINE void product_strip(dck_form form, int m, const float *a, size_t ld_a, const dck_vec *b, size_t ld, int rows,
+                              int at, int n, output out, share next)
 {
     const dck_mask *lanes = out.lanes;
     b += at;
@@ -299,19 +331,18 @@ DCK_INLINE void product_strip(int m, const float *a, size_t ld_a, const dck_vec 
     for (; j + TILE_V <= n; j += TILE_V) {
         out.lanes = lanes + j % DCK_PER_PIXEL;
         if (next.n > 0)
-            product_tile(m, TILE_V, a, ld_a, b + j, ld, rows, out, next, at + j);
+            product_tile(form, m, TILE_V, a, ld_a, b + j, ld, rows, out, next, at + j);
         else
-            product_tile(m, TILE_V, a, ld_a, b + j, ld, rows, out, (share){NULL, 0, 0}, 0);
+            product_tile(form, m, TILE_V, a, ld_a, b + j, ld, rows, out, (share){NULL, 0, 0}, 0);
         out.begins = false;
         out.to += TILE_V;
-        if (out.mask)
-            out.mask += TILE_V;
+        out.at += TILE_V;
     }
     out.lanes = lanes + j % DCK_PER_PIXEL;
     if (n - j == 2)
-        product_tile(m, 2, a, ld_a, b + j, ld, rows, out, next, at + j);
+        product_tile(form, m, 2, a, ld_a, b + j, ld, rows, out, next, at + j);
     else if (n - j == 1)
-        product_tile(m, 1, a, ld_a, b + j, ld, rows, out, next, at + j);
+        product_tile(form, m, 1, a, ld_a, b + j, ld, rows, out, next, at + j);
 }
 
 static int tile_below(int m)
@@ -319,8 +350,8 @@ static int tile_below(int m)
     return m >= 8 && TILE_M == 8 ? 8 : m >= 4 ? 4 : m >= 2 ? 2 : 1;
 }
 
-void DCK(product)(const float *a, size_t ld_a, const float *panel, int ld, int rows, int m, int pixels, dck_output out,
-                  const dck_ahead *ahead)
+DCK_INLINE void product_of(dck_form form, const float *a, size_t ld_a, const float *panel, int ld, int rows, int m,
+                           int pixels, dck_output out, const dck_ahead *ahead)
 {
     const int whole = TILE_V * DCK_PER_PIXEL; /* so that strips begin on cache lines */
     int strip = STRIP_BYTES / (rows > 0 ? rows : 1) / (int)sizeof(dck_vec) / whole * whole;
@@ -338,21 +369,30 @@ void DCK(product)(const float *a, size_t ld_a, const float *panel, int ld, int r
             const share next = share_of(ahead, i, i + tile, m, rows);
             const float *rows_a = a + (size_t)i * ld_a;
             if (tile == 8 && TILE_M == 8)
-                product_strip(TILE_M, rows_a, ld_a, b, ld_b, rows, j, width, to, next);
+                product_strip(form, TILE_M, rows_a, ld_a, b, ld_b, rows, j, width, to, next);
             else if (tile == 4)
-                product_strip(4, rows_a, ld_a, b, ld_b, rows, j, width, to, next);
+                product_strip(form, 4, rows_a, ld_a, b, ld_b, rows, j, width, to, next);
             else if (tile == 2)
-                product_strip(2, rows_a, ld_a, b, ld_b, rows, j, width, to, next);
+                product_strip(form, 2, rows_a, ld_a, b, ld_b, rows, j, width, to, next);
             else
-                product_strip(1, rows_a, ld_a, b, ld_b, rows, j, width, to, next);
+                product_strip(form, 1, rows_a, ld_a, b, ld_b, rows, j, width, to, next);
         }
     }
 }
 
+void DCK(product)(dck_form form, const float *a, size_t ld_a, const float *panel, int ld, int rows, int m, int pixels,
+                  dck_output out, const dck_ahead *ahead)
+{
+    if (form == DCK_PAIRS)
+        product_of(DCK_PAIRS, a, ld_a, panel, ld, rows, m, pixels, out, ahead);
+    else
+        product_of(DCK_FLOATS, a, ld_a, panel, ld, rows, m, pixels, out, ahead);
+}
+
 /* ---- outer product ---- */
 
-DCK_INLINE void outer_tile(int m, const dck_vec *restrict left, const dck_vec *restrict right, size_t ld, int n,
-                           float *restrict out, size_t ld_out, share next)
+DCK_INLINE void outer_tile(dck_form form, int m, const dck_vec *restrict left, const dck_vec *restrict right, size_t ld,
+                           int n, float *restrict out, size_t ld_out, share next)
 {
     dck_vec sum[OUTER_M][4];
     DCK_UNROLL
@@ -362,7 +402,9 @@ DCK_INLINE void outer_tile(int m, const dck_vec *restrict left, const dck_vec *r
         sum[i][r] = (dck_vec){0};
     for (int j = 0; j < n; j++) {
         dck_vec g[OUTER_M];
-        if (j % DCK_PER_PIXEL == 0)
+        if (j % DCK_PER_PIXEL == 0 && form == DCK_PAIRS)
+            prefetch(next, 0, 2 * j, 2 * DCK_PER_PIXEL);
+        else if (j % DCK_PER_PIXEL == 0)
             prefetch(next, 0, j, 1);
         DCK_UNROLL
         for (int i = 0; i < m; i++)
@@ -372,7 +414,7 @@ DCK_INLINE void outer_tile(int m, const dck_vec *restrict left, const dck_vec *r
             dck_vec x = right[r * ld + j];
             DCK_UNROLL
             for (int i = 0; i < m; i++)
-                sum[i][r] += g[i] * x;
+                sum[i][r] = multiply_add(form, sum[i][r], g[i], x);
         }
     }
     DCK_UNROLL
@@ -383,24 +425,24 @@ DCK_INLINE void outer_tile(int m, const dck_vec *restrict left, const dck_vec *r
 }
 
 /* The one to three rows that are left. */
-static void outer_row(const dck_vec *restrict left, const dck_vec *restrict right, size_t ld, int m, int n,
-                      float *restrict out, size_t ld_out)
+DCK_INLINE void outer_row(dck_form form, const dck_vec *restrict left, const dck_vec *restrict right, size_t ld, int m,
+                          int n, float *restrict out, size_t ld_out)
 {
     for (int i = 0; i < m; i++) {
         dck_vec even = {0}, odd = {0};
         int j = 0;
         for (; j + 2 <= n; j += 2) {
-            even += left[i * ld + j] * right[j];
-            odd += left[i * ld + j + 1] * right[j + 1];
+            even = multiply_add(form, even, left[i * ld + j], right[j]);
+            odd = multiply_add(form, odd, left[i * ld + j + 1], right[j + 1]);
         }
         if (j < n)
-            even += left[i * ld + j] * right[j];
+            even = multiply_add(form, even, left[i * ld + j], right[j]);
         out[i * ld_out] += dck_sum_lanes(even + odd);
     }
 }
 
-void DCK(outer_product)(const float *left, int m, const float *right, int rows, int ld, int pixels, float *out,
-                        size_t ld_out, const dck_ahead *ahead)
+DCK_INLINE void outer_product_of(dck_form form, const float *left, int m, const float *right, int rows, int ld,
+                                 int pixels, float *out, size_t ld_out, const dck_ahead *ahead)
 {
     const size_t ld_v = (size_t)ld * DCK_PER_PIXEL;
     const int n = pixels * DCK_PER_PIXEL;
@@ -413,17 +455,26 @@ void DCK(outer_product)(const float *left, int m, const float *right, int rows, 
             const int at = i * quads + tile * (r / 4); /* tiles are rows of dy times quads of x's */
             const share next = share_of(ahead, at, at + tile, m * quads, 1);
             if (tile == OUTER_M)
-                outer_tile(OUTER_M, g, x + r * ld_v, ld_v, n, to + r, ld_out, next);
+                outer_tile(form, OUTER_M, g, x + r * ld_v, ld_v, n, to + r, ld_out, next);
             else if (tile == 3 && OUTER_M > 3)
-                outer_tile(OUTER_M > 3 ? 3 : 1, g, x + r * ld_v, ld_v, n, to + r, ld_out, next);
+                outer_tile(form, OUTER_M > 3 ? 3 : 1, g, x + r * ld_v, ld_v, n, to + r, ld_out, next);
             else if (tile == 2 && OUTER_M > 2)
-                outer_tile(OUTER_M > 2 ? 2 : 1, g, x + r * ld_v, ld_v, n, to + r, ld_out, next);
+                outer_tile(form, OUTER_M > 2 ? 2 : 1, g, x + r * ld_v, ld_v, n, to + r, ld_out, next);
             else
-                outer_tile(1, g, x + r * ld_v, ld_v, n, to + r, ld_out, next);
+                outer_tile(form, 1, g, x + r * ld_v, ld_v, n, to + r, ld_out, next);
         }
         for (; r < rows; r++)
-            outer_row(g, x + r * ld_v, ld_v, tile, n, to + r, ld_out);
+            outer_row(form, g, x + r * ld_v, ld_v, tile, n, to + r, ld_out);
     }
+}
+
+void DCK(outer_product)(dck_form form, const float *left, int m, const float *right, int rows, int ld, int pixels,
+                        float *out, size_t ld_out, const dck_ahead *ahead)
+{
+    if (form == DCK_PAIRS)
+        outer_product_of(DCK_PAIRS, left, m, right, rows, ld, pixels, out, ld_out, ahead);
+    else
+        outer_product_of(DCK_FLOATS, left, m, right, rows, ld, pixels, out, ld_out, ahead);
 }
 
 void DCK(sum_partials)(const float *partial, int units, size_t stride, size_t count, float *dw)

@@ -29,11 +29,12 @@ typedef struct backward {
     const dck_branch *branch; /* their outputs one after the other are the rows of dy */
     int branches;             /* more than one: of one group */
     bool accumulate, relu;
+    dck_form form;
     int n, groups, in, out; /* in, out: of one group; of a kernel as large as the image, in counts its taps */
     int stride, phase;      /* dy's pixel (i, j) is of x's pixel (i * stride + phase, j * stride + phase) */
     dck_gather x_gather, dy_gather;
     dck_cut_up chunks, units, in_ranges, out_ranges;
-    float *transposed, *partial; /* [groups][in][out]; [units][groups][out][in], NULL: dw is not wanted */
+    float *transposed, *partial; /* [groups][in][words of out]; [units][groups][out][in], NULL: dw is not wanted */
 } backward;
 
 static bool covers(int from, int to, int stride)
@@ -69,14 +70,21 @@ size_t DCK(pointwise_backward_scratch_bytes)(const dck_conv *k, dck_view x, dck_
 
 static void transpose(const backward *s)
 {
+    const size_t words = dck_words(s->form, s->out);
 #pragma omp for schedule(static)
     for (int c = 0; c < s->groups * s->in; c++) {
-        float *to = s->transposed + (size_t)c * s->out;
+        float *to = s->transposed + c * words;
+        uint16_t *narrow = (uint16_t *)to;
+        if (s->form == DCK_PAIRS)
+            narrow[2 * words - 1] = 0;
         for (int b = 0; b < s->branches; b++) {
             const int out = s->branch[b].dy.dz.c / s->groups;
             const float *from = s->branch[b].w + (size_t)(c / s->in) * out * s->in + c % s->in;
             for (int o = 0; o < out; o++)
-                *to++ = from[(size_t)o * s->in];
+                if (s->form == DCK_PAIRS)
+                    *narrow++ = dck_to_bf16(from[(size_t)o * s->in]);
+                else
+                    *to++ = from[(size_t)o * s->in];
         }
     }
 }
@@ -112,36 +120,58 @@ static void spread(const backward *s, const float *result, int ld, int m, int fi
     }
 }
 
+/* ld: pixels from row to row of its panels; ld_words: words of them, where pixels are paired. */
 typedef struct chunk {
-    int block, group, first_pixel, pixels, ld;
+    int block, group, first_pixel, pixels, ld, ld_words;
 } chunk;
 
 /* Items: the chunks of y's pixels, block after block. */
 static chunk chunk_at(dck_cut_up chunks, dck_view y, int item, int group)
 {
     const int at = item % chunks.count, pixels = dck_cut_length(chunks, at, y.h * y.w);
-    return (chunk){item / chunks.count, group, at * chunks.size, pixels, dck_leading(pixels)};
+    return (chunk){item / chunks.count, group,
+                   at * chunks.size,    pixels,
+                   dck_leading(pixels), dck_leading(dck_words(DCK_PAIRS, pixels))};
+}
+
+/* A thread's panels. Of pairs there are two of dy, for either product; the one of rows is the other of pixels. */
+typedef struct panels {
+    float *dy, *dy_pixels, *x, *result;
+} panels;
+
+static panels panels_in(const backward *s, float *memory)
+{
+    const size_t size = DCK_PANEL_BYTES / sizeof(float);
+    if (s->form == DCK_FLOATS)
+        return (panels){memory, memory, memory + 2 * size, memory + 3 * size};
+    enum { PIXELS = (DCK_PANEL_PIXELS / 2 | 1) * DCK_LANES };
+    _Static_assert(DCK_DY_ROWS / 2 <= DCK_PANEL_ROWS, "dy's pairs of rows fit one panel");
+    _Static_assert((DCK_DY_ROWS + DCK_PANEL_ROWS) * PIXELS * sizeof(float) <= 2 * DCK_PANEL_BYTES,
+                   "dy's and x's pairs of pixels fit two");
+    return (panels){memory, memory + size, memory + size + (size_t)DCK_DY_ROWS * PIXELS, memory + 3 * size};
 }
 
 /* The part of dx (inputs first.. of a group) that comes of dy's outputs first_out.. */
-static void chunk_dx(const backward *s, const chunk *c, int first, int m, int first_out, int rows,
-                     const float *dy_panel, const float *x_panel, float *result, const dck_ahead *ahead)
+static void chunk_dx(const backward *s, const chunk *c, int first, int m, int first_out, int rows, const panels *at,
+                     const dck_ahead *ahead)
 {
-    const int channel = c->group * s->in + first;
-    const float *a = s->transposed + (size_t)channel * s->out + first_out;
+    const int channel = c->group * s->in + first, ld_a = dck_words(s->form, s->out);
+    const float *a = s->transposed + (size_t)channel * ld_a + dck_words(s->form, first_out);
     const bool add = s->accumulate || first_out > 0;
     float *to = dck_plane(s->dx, c->block, channel);
-    dck_output out = {.mask = s->relu ? x_panel : NULL, .ld_mask = c->ld};
+    dck_output out = {
+        .mask = s->relu ? at->x : NULL, .mask_form = s->form, .ld_mask = s->form == DCK_PAIRS ? c->ld_words : c->ld};
+    rows = dck_words(s->form, rows);
     if (s->stride == 1) {
         out.to = to + (size_t)c->first_pixel * DCK_LANES;
         out.ld = (size_t)s->dx.h * s->dx.w;
         out.add = add;
-        DCK(product)(a, s->out, dy_panel, c->ld, rows, m, c->pixels, out, ahead);
+        DCK(product)(s->form, a, ld_a, at->dy, c->ld, rows, m, c->pixels, out, ahead);
     } else {
-        out.to = result;
+        out.to = at->result;
         out.ld = c->ld;
-        DCK(product)(a, s->out, dy_panel, c->ld, rows, m, c->pixels, out, ahead);
-        spread(s, result, c->ld, m, c->first_pixel, c->pixels, to, add);
+        DCK(product)(s->form, a, ld_a, at->dy, c->ld, rows, m, c->pixels, out, ahead);
+        spread(s, at->result, c->ld, m, c->first_pixel, c->pixels, to, add);
     }
 }
 
@@ -165,6 +195,21 @@ static void gather_dy(const backward *s, const chunk *c, int first, int m, float
     }
 }
 
+/* The same in pairs; by_rows, by_pixels NULL: not wanted. */
+static void gather_dy_pairs(const backward *s, const chunk *c, int first, int m, float *by_rows, float *by_pixels)
+{
+    _Alignas(64) float lines[DCK_LINES_FLOATS];
+    for (int r = 0; r < m; r += DCK_LINES) {
+        const int n = m - r < DCK_LINES ? m - r : DCK_LINES;
+        gather_dy(s, c, first + r, n, lines, NULL);
+        if (by_rows)
+            DCK(pair_rows)(lines, c->ld, n, c->pixels, by_rows + (size_t)r / 2 * c->ld * DCK_LANES, c->ld);
+        if (by_pixels)
+            DCK(pair_pixels)
+        (lines, c->ld, n, c->pixels, by_pixels + (size_t)r * c->ld_words * DCK_LANES, c->ld_words);
+    }
+}
+
 /* Outputs of range o against inputs of range i of a chunk, the item-th of all blocks. */
 typedef struct turn {
     int item, o, i;
@@ -184,37 +229,41 @@ static turn next_turn(const backward *s, turn t)
     return ++t.o < s->out_ranges.count ? t : first_turn(s, t.item + 1, t.c.group);
 }
 
-/* Gathers what the turn before this one has not; panels NULL: adds it to what is prefetched. */
-static void gather_turn(const backward *s, const turn *t, float *dy_panel, float *x_panel, dck_ahead *ahead)
+/* Gathers what the turn before this one has not; at NULL: adds it to what is prefetched. */
+static void gather_turn(const backward *s, const turn *t, const panels *at, dck_ahead *ahead)
 {
     const chunk *c = &t->c;
-    if (t->i == 0)
-        gather_dy(s, c, t->o * s->out_ranges.size, dck_cut_length(s->out_ranges, t->o, s->out), dy_panel, ahead);
+    const int first_out = t->o * s->out_ranges.size, m = dck_cut_length(s->out_ranges, t->o, s->out);
+    if (t->i == 0 && at && s->form == DCK_PAIRS)
+        gather_dy_pairs(s, c, first_out, m, s->dx.data ? at->dy : NULL, s->partial ? at->dy_pixels : NULL);
+    else if (t->i == 0)
+        gather_dy(s, c, first_out, m, at ? at->dy : NULL, ahead);
     if ((!s->partial && !s->relu) || (t->o > 0 && s->in_ranges.count == 1))
         return;
     const dck_source x = dck_source_of(s->x, c->block, c->group * s->in);
     const int first = t->i * s->in_ranges.size, rows = dck_cut_length(s->in_ranges, t->i, s->in);
-    if (x_panel)
-        DCK(gather)(&s->x_gather, x, first, rows, c->first_pixel, c->pixels, x_panel, c->ld);
+    if (at && s->form == DCK_PAIRS)
+        DCK(gather_pairs)(&s->x_gather, x, first, rows, c->first_pixel, c->pixels, NULL, 0, at->x, c->ld_words);
+    else if (at)
+        DCK(gather)(&s->x_gather, x, first, rows, c->first_pixel, c->pixels, at->x, c->ld);
     else
         DCK(prefetch_panel)(&s->x_gather, x, first, rows, c->first_pixel, ahead);
 }
 
-static void run_turn(const backward *s, const turn *t, float *sum, float *panels, const dck_ahead *ahead)
+static void run_turn(const backward *s, const turn *t, float *sum, const panels *at, const dck_ahead *ahead)
 {
-    const size_t size = DCK_PANEL_BYTES / sizeof(float);
-    float *dy_panel = panels, *x_panel = panels + 2 * size, *result = panels + 3 * size;
     const int first_out = t->o * s->out_ranges.size, m = dck_cut_length(s->out_ranges, t->o, s->out);
     const int first = t->i * s->in_ranges.size, rows = dck_cut_length(s->in_ranges, t->i, s->in);
-    gather_turn(s, t, dy_panel, x_panel, NULL);
+    gather_turn(s, t, at, NULL);
     if (sum)
         DCK(outer_product)
-    (dy_panel, m, x_panel, rows, t->c.ld, t->c.pixels, sum + (size_t)first_out * s->in + first, s->in, ahead);
+    (s->form, at->dy_pixels, m, at->x, rows, s->form == DCK_PAIRS ? t->c.ld_words : t->c.ld,
+     dck_words(s->form, t->c.pixels), sum + (size_t)first_out * s->in + first, s->in, ahead);
     if (s->dx.data)
-        chunk_dx(s, &t->c, first, rows, first_out, m, dy_panel, x_panel, result, sum ? NULL : ahead);
+        chunk_dx(s, &t->c, first, rows, first_out, m, at, sum ? NULL : ahead);
 }
 
-static void run_unit(const backward *s, int unit, int group, float *panels)
+static void run_unit(const backward *s, int unit, int group, const panels *at)
 {
     const int all = dck_blocks_of(s->n) * s->chunks.count, end = (unit + 1) * s->units.size;
     const size_t weights = (size_t)s->out * s->in;
@@ -226,8 +275,8 @@ static void run_unit(const backward *s, int unit, int group, float *panels)
         ahead.n = 0;
         next = next_turn(s, t);
         if (next.item < (s->groups == 1 ? all : end) && dck_worth_prefetching(s->in, s->out))
-            gather_turn(s, &next, NULL, NULL, &ahead);
-        run_turn(s, &t, sum, panels, &ahead);
+            gather_turn(s, &next, NULL, &ahead);
+        run_turn(s, &t, sum, at, &ahead);
     }
 }
 
@@ -250,6 +299,7 @@ static void run_backward(const dck_conv *k, dck_view x, int branches, const dck_
                   .branches = branches,
                   .accumulate = accumulate,
                   .relu = k->relu,
+                  .form = dck_form_of(k),
                   .n = n,
                   .groups = k->groups,
                   .in = x.c / k->groups * taps,
@@ -265,20 +315,21 @@ static void run_backward(const dck_conv *k, dck_view x, int branches, const dck_
         s.dx = (dck_view){dx.data, s.in, 1, 1, dx.stride, NULL};
     s.out_ranges = dck_cut_rows_at(s.out, DCK_DY_ROWS);
     s.in_ranges = dck_cut_rows_at(s.in, s.out_ranges.size > DCK_PANEL_ROWS ? X_ROWS_BESIDE : DCK_PANEL_ROWS);
-    float *partial = s.transposed + weight_floats(k, x, y), *panels = partial + weight_floats(k, x, y) * s.units.count;
+    float *partial = s.transposed + weight_floats(k, x, y), *memory = partial + weight_floats(k, x, y) * s.units.count;
     s.partial = want_dw ? partial : NULL;
     const size_t pixels = (size_t)y.h * y.w * DCK_LANES * blocks;
     threads =
         dck_worth(threads, (x.c * dck_plane_floats(x) + y.c * dck_plane_floats(y)) * blocks, 2 * pixels * y.c * s.in);
 #pragma omp parallel num_threads(threads)
     {
-        float *mine = panels + (size_t)omp_get_thread_num() * PANELS * (DCK_PANEL_BYTES / sizeof(float));
+        const panels mine =
+            panels_in(&s, memory + (size_t)omp_get_thread_num() * PANELS * (DCK_PANEL_BYTES / sizeof(float)));
         if (dx.data)
             transpose(&s);
 #pragma omp for collapse(2) schedule(static)
         for (int unit = 0; unit < s.units.count; unit++)
             for (int group = 0; group < s.groups; group++)
-                run_unit(&s, unit, group, mine);
+                run_unit(&s, unit, group, &mine);
         size_t first = 0;
         for (int b = 0; b < branches; b++) {
             const size_t weights = (size_t)branch[b].dy.dz.c * s.in;
@@ -306,16 +357,20 @@ void DCK(siblings_backward)(const dck_conv *k, dck_view x, int branches, const d
 
 typedef struct forward {
     dck_gather gather;
+    dck_form form;
     dck_view x;
     const dck_branch *branch;
-    int branches, outputs, n; /* outputs: channels of all branches */
+    const float *weights[DCK_BRANCHES]; /* in that form */
+    int branches, outputs, n;           /* outputs: channels of all branches */
     dck_cut_up chunks;
 } forward;
 
 /* What a panel, rows row.. of x, adds to outputs first..first + m of a branch. */
-static void branch_product(const forward *s, const dck_branch *b, const chunk *c, int first, int m, int row, int rows,
+static void branch_product(const forward *s, int branch, const chunk *c, int first, int m, int row, int rows,
                            const float *panel, const dck_ahead *ahead)
 {
+    const dck_branch *b = &s->branch[branch];
+    const int ld_w = dck_words(s->form, s->x.c);
     dck_vec sums[DCK_PANEL_ROWS][2];
     float pivot[DCK_PANEL_ROWS];
     const size_t plane = dck_plane_floats(b->y);
@@ -329,7 +384,9 @@ static void branch_product(const forward *s, const dck_branch *b, const chunk *c
         out.pivot = pivot;
         out.lanes = dck_lanes_of(c->block, s->n);
     }
-    DCK(product)(b->w + (size_t)first * s->x.c + row, s->x.c, panel, c->ld, rows, m, c->pixels, out, ahead);
+    DCK(product)
+    (s->form, s->weights[branch] + (size_t)first * ld_w + dck_words(s->form, row), ld_w, panel, c->ld,
+     dck_words(s->form, rows), m, c->pixels, out, ahead);
     if (moments)
         DCK(leave_moments)
     (&b->moments, b->y, s->n, *sums, pivot, c->block, first, m, c->first_pixel / dck_cut_pixels(b->y.h * b->y.w).size,
@@ -357,14 +414,17 @@ static void forward_item(const forward *s, int item, float *panel)
     for (int i = 0; i < in_ranges.count; i++) {
         const int row = i * in_ranges.size, rows = dck_cut_length(in_ranges, i, s->x.c);
         dck_ahead ahead;
-        DCK(gather)
-        (&s->gather, dck_source_of(s->x, c->block, 0), row, rows, c->first_pixel, c->pixels, panel, c->ld);
+        const dck_source x = dck_source_of(s->x, c->block, 0);
+        if (s->form == DCK_PAIRS)
+            DCK(gather_pairs)(&s->gather, x, row, rows, c->first_pixel, c->pixels, panel, c->ld, NULL, 0);
+        else
+            DCK(gather)(&s->gather, x, row, rows, c->first_pixel, c->pixels, panel, c->ld);
         look_ahead(s, item, in_ranges, i, &ahead);
         for (int b = 0; b < s->branches; b++) {
             const dck_cut_up ranges = dck_cut_rows(s->branch[b].y.c);
             for (int r = 0; r < ranges.count; r++)
-                branch_product(s, &s->branch[b], c, r * ranges.size, dck_cut_length(ranges, r, s->branch[b].y.c), row,
-                               rows, panel, b + r == 0 ? &ahead : NULL);
+                branch_product(s, b, c, r * ranges.size, dck_cut_length(ranges, r, s->branch[b].y.c), row, rows, panel,
+                               b + r == 0 ? &ahead : NULL);
         }
     }
 }
@@ -374,16 +434,29 @@ void DCK(siblings_forward)(const dck_conv *k, dck_view x, int branches, const dc
 {
     const dck_view y = branch->y;
     const int grid = y.h * y.w, blocks = dck_blocks_of(n);
-    int outputs = 0;
-    for (int b = 0; b < branches; b++)
-        outputs += branch[b].y.c;
-    const forward s = {dck_forward_gather(k, x, y, scratch), x, branch, branches, outputs, n, dck_cut_pixels(grid)};
+    forward s = {.gather = dck_forward_gather(k, x, y, scratch),
+                 .form = dck_form_of(k),
+                 .x = x,
+                 .branch = branch,
+                 .branches = branches,
+                 .n = n,
+                 .chunks = dck_cut_pixels(grid)};
+    float *const paired = (float *)((char *)scratch + dck_taps_bytes(k));
+    const size_t words = dck_words(DCK_PAIRS, x.c);
+    dck_view all = y;
+    for (int b = 0; b < branches; b++) {
+        s.weights[b] = k->bf16 ? paired + s.outputs * words : branch[b].w;
+        s.outputs += branch[b].y.c;
+    }
+    all.c = s.outputs;
     const size_t pixels = (size_t)grid * DCK_LANES * blocks;
-    threads = dck_worth(threads, pixels * (x.c + outputs), pixels * x.c * outputs);
+    threads = dck_worth(threads, pixels * (x.c + s.outputs), pixels * x.c * s.outputs);
+    char *const all_panels = (char *)paired + DCK(paired_weights_bytes)(k, x, all);
 #pragma omp parallel num_threads(threads)
     {
-        float *panel =
-            (float *)((char *)scratch + dck_taps_bytes(k) + (size_t)omp_get_thread_num() * 2 * DCK_PANEL_BYTES);
+        float *panel = (float *)(all_panels + (size_t)omp_get_thread_num() * 2 * DCK_PANEL_BYTES);
+        for (int b = 0, first = 0; b < branches && k->bf16; first += branch[b++].y.c)
+            DCK(pair_weights)(branch[b].w, branch[b].y.c, x.c, paired + first * words);
 #pragma omp for schedule(static)
         for (int item = 0; item < blocks * s.chunks.count; item++)
             forward_item(&s, item, panel);

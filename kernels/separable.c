@@ -15,7 +15,7 @@ enum {
 typedef struct separable {
     const dck_conv *depthwise;
     dck_view x, y;
-    const float *w, *v;
+    const float *w, *v; /* v: in its form */
     int n, rows, bands; /* rows: of a band */
     dck_moments moments;
 } separable;
@@ -31,8 +31,8 @@ static int band_rows(dck_view x, dck_view y)
 
 typedef struct thread_memory {
     char *depthwise;
-    float *panel;
-    dck_vec *sums; /* [y.c][2] */
+    float *panel, *lines; /* lines: two rows of floats that are to be paired */
+    dck_vec *sums;        /* [y.c][2] */
     float *pivot;
     size_t bytes;
 } thread_memory;
@@ -40,15 +40,29 @@ typedef struct thread_memory {
 static thread_memory lay_out(const dck_conv *depthwise, dck_view x, dck_view y, char *memory)
 {
     const size_t ring = dck_lines(DCK(depthwise_forward_scratch_bytes)(depthwise, x, y, 1));
-    const size_t panel = (size_t)x.c * dck_leading(band_rows(x, y) * y.w) * DCK_PIXEL_BYTES;
+    const size_t row = (size_t)dck_leading(band_rows(x, y) * y.w) * DCK_PIXEL_BYTES;
+    const size_t rows = dck_words(dck_form_of(depthwise), x.c) * row, panel = rows + (depthwise->bf16 ? 2 * row : 0);
     const size_t sums = dck_lines(2 * (size_t)y.c * sizeof(dck_vec)), pivot = dck_lines((size_t)y.c * sizeof(float));
-    return (thread_memory){memory, (float *)(memory + ring), (dck_vec *)(memory + ring + panel),
-                           (float *)(memory + ring + panel + sums), ring + panel + sums + pivot};
+    return (thread_memory){memory,
+                           (float *)(memory + ring),
+                           (float *)(memory + ring + rows),
+                           (dck_vec *)(memory + ring + panel),
+                           (float *)(memory + ring + panel + sums),
+                           ring + panel + sums + pivot};
+}
+
+/* Of the pointwise convolution's weights in pairs. */
+static size_t weights_bytes(const dck_conv *depthwise, dck_view x, dck_view y)
+{
+    const dck_conv pointwise = {.kernel = 1, .groups = 1, .bf16 = depthwise->bf16};
+    return DCK(paired_weights_bytes)(&pointwise, x, y);
 }
 
 size_t DCK(separable_scratch_bytes)(const dck_conv *depthwise, dck_view x, dck_view y, int threads)
 {
-    return band_rows(x, y) > 0 ? (size_t)threads * lay_out(depthwise, x, y, NULL).bytes : 0;
+    if (band_rows(x, y) == 0)
+        return 0;
+    return weights_bytes(depthwise, x, y) + (size_t)threads * lay_out(depthwise, x, y, NULL).bytes;
 }
 
 /* Bands are parts of the block; parts that there are no bands for have no pixels. */
@@ -77,13 +91,25 @@ static void look_ahead(const separable *s, int block, int band, dck_ahead *ahead
         ahead->row[ahead->n++] = dck_plane(s->x, block, c) + (size_t)row * s->x.w * DCK_LANES;
 }
 
+/* The depthwise convolution's outputs, of all channels, as a panel. */
+static void fill_panel(const separable *s, int block, int first, int rows, int ld, const thread_memory *mine)
+{
+    const dck_form form = dck_form_of(s->depthwise);
+    const size_t row = (size_t)ld * DCK_LANES;
+    for (int c = 0; c < s->x.c; c++) {
+        float *to = form == DCK_PAIRS ? mine->lines + c % 2 * row : mine->panel + c * row;
+        DCK(depthwise_rows)(s->depthwise, s->x, s->w, s->y, block, c, first, rows, mine->depthwise, to);
+        if (form == DCK_PAIRS && (c % 2 == 1 || c == s->x.c - 1))
+            DCK(pair_rows)(mine->lines, ld, 1 + c % 2, rows * s->y.w, mine->panel + c / 2 * row, ld);
+    }
+}
+
 static void run_band(const separable *s, int block, int band, const thread_memory *mine)
 {
     const int first = band * s->rows, rows = s->y.h - first < s->rows ? s->y.h - first : s->rows;
     const int pixels = rows * s->y.w, ld = dck_leading(pixels);
-    for (int c = 0; c < s->x.c; c++)
-        DCK(depthwise_rows)
-    (s->depthwise, s->x, s->w, s->y, block, c, first, rows, mine->depthwise, mine->panel + (size_t)c * ld * DCK_LANES);
+    const int words = dck_words(dck_form_of(s->depthwise), s->x.c);
+    fill_panel(s, block, first, rows, ld, mine);
     dck_output out = {.to = dck_plane(s->y, block, 0) + (size_t)first * s->y.w * DCK_LANES,
                       .ld = (size_t)s->y.h * s->y.w};
     if (s->moments.sums) {
@@ -94,7 +120,8 @@ static void run_band(const separable *s, int block, int band, const thread_memor
     }
     dck_ahead ahead;
     look_ahead(s, block, band, &ahead);
-    DCK(product)(s->v, s->x.c, mine->panel, ld, s->x.c, s->y.c, pixels, out, &ahead);
+    DCK(product)
+    (dck_form_of(s->depthwise), s->v, words, mine->panel, ld, words, s->y.c, pixels, out, &ahead);
     if (s->moments.sums)
         write_moments(s, block, band, pixels, mine);
 }
@@ -103,12 +130,15 @@ void DCK(separable_forward)(const dck_conv *depthwise, dck_view x, const float *
                             dck_moments moments, void *scratch, int threads)
 {
     const int rows = band_rows(x, y), bands = (y.h + rows - 1) / rows, blocks = dck_blocks_of(n);
-    const separable s = {depthwise, x, y, w, v, n, rows, bands, moments};
+    const size_t weights = weights_bytes(depthwise, x, y);
+    const separable s = {depthwise, x, y, w, weights ? scratch : v, n, rows, bands, moments};
     const size_t bytes = lay_out(depthwise, x, y, NULL).bytes, pixels = blocks * dck_plane_floats(y);
     threads = dck_worth(threads, pixels * (x.c + y.c), pixels * x.c * y.c);
 #pragma omp parallel num_threads(threads)
     {
-        const thread_memory mine = lay_out(depthwise, x, y, (char *)scratch + omp_get_thread_num() * bytes);
+        const thread_memory mine = lay_out(depthwise, x, y, (char *)scratch + weights + omp_get_thread_num() * bytes);
+        if (weights)
+            DCK(pair_weights)(v, y.c, x.c, scratch);
         DCK(depthwise_begin)(depthwise, x, y, mine.depthwise);
 #pragma omp for collapse(2) schedule(static) nowait
         for (int block = 0; block < blocks; block++)

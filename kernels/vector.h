@@ -2,11 +2,15 @@
  *
  * The Makefile defines DCK_ISA (the suffix of every name) and DCK_VECTOR (floats in a native register). A pixel is the
  * 16 images of a block: DCK_PER_PIXEL vectors, 64 bytes, one cache line. Elementwise work treats a plane as
- * h * w * DCK_PER_PIXEL vectors. Only GCC's vector extensions are used, no intrinsics. */
+ * h * w * DCK_PER_PIXEL vectors. Only GCC's vector extensions are used, and no intrinsics but for bfloat16. */
 #ifndef DCK_VECTOR_H
 #define DCK_VECTOR_H
 
 #include "kernels.h"
+
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
 
 #define DCK_JOIN_(name, isa) dck_##name##_##isa
 #define DCK_JOIN(name, isa)  DCK_JOIN_(name, isa)
@@ -18,8 +22,9 @@
 #define DCK_UNROLL _Pragma("GCC unroll 16")
 
 typedef float dck_vec __attribute__((vector_size(4 * DCK_VECTOR), may_alias));
-typedef int32_t dck_mask __attribute__((vector_size(4 * DCK_VECTOR), may_alias)); /* a lane is 0 or -1 */
-typedef float dck_four __attribute__((vector_size(16), may_alias, aligned(4)));   /* any address */
+typedef int32_t dck_mask __attribute__((vector_size(4 * DCK_VECTOR), may_alias));   /* a lane is 0 or -1 */
+typedef uint32_t dck_pairs __attribute__((vector_size(4 * DCK_VECTOR), may_alias)); /* a lane is two bfloat16 */
+typedef float dck_four __attribute__((vector_size(16), may_alias, aligned(4)));     /* any address */
 
 enum {
     DCK_PER_PIXEL = DCK_LANES / DCK_VECTOR,
@@ -78,6 +83,57 @@ DCK_INLINE float dck_sum_lanes(dck_vec x)
         for (int i = 0; i < step; i++)
             x[i] += x[i + step];
     return x[0];
+}
+
+/* ---- bfloat16 ----
+ * The upper half of a float, rounded to even. The first of a lane's two is in its lower half, as in an array of them.
+ */
+
+/* In the upper halves; what is below them is of no account. */
+DCK_INLINE dck_pairs dck_round_bits(dck_vec x)
+{
+    const dck_pairs bits = (dck_pairs)x, number = (dck_pairs)(x == x);
+    return (number & (bits + 0x7fff + (bits >> 16 & 1))) | (~number & (bits | 0x400000));
+}
+
+DCK_INLINE uint16_t dck_to_bf16(float x)
+{
+    uint32_t bits;
+    __builtin_memcpy(&bits, &x, sizeof bits);
+    return (uint16_t)((x == x ? bits + 0x7fff + (bits >> 16 & 1) : bits | 0x400000) >> 16);
+}
+
+DCK_INLINE dck_pairs dck_pair(dck_vec first, dck_vec second)
+{
+#ifdef __AVX512BF16__
+    static const uint16_t alternate[32]
+        __attribute__((aligned(64))) = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                        8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    return (dck_pairs)_mm512_permutexvar_epi16(*(const __m512i *)alternate,
+                                               (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first));
+#else
+    return dck_round_bits(first) >> 16 | (dck_round_bits(second) & 0xffff0000);
+#endif
+}
+
+DCK_INLINE dck_vec dck_first(dck_pairs p)
+{
+    return (dck_vec)(p << 16);
+}
+
+DCK_INLINE dck_vec dck_second(dck_pairs p)
+{
+    return (dck_vec)(p & 0xffff0000);
+}
+
+/* sum + the product of the first numbers + that of the second ones. */
+DCK_INLINE dck_vec dck_dot(dck_vec sum, dck_pairs a, dck_pairs b)
+{
+#ifdef __AVX512BF16__
+    return (dck_vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+#else
+    return sum + dck_first(a) * dck_first(b) + dck_second(a) * dck_second(b);
+#endif
 }
 
 #endif

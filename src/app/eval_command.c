@@ -14,7 +14,7 @@ static const dc_option options[] = {
     {"split", "test|train", "which images (default test)"},
     {"batch", "N", "images in a step of each rank (default 64)"},
     {"device", "auto|cpu|cuda", "what computes (default auto: a GPU when there is one)"},
-    {"precision", "float|tf32|bf16", "in what (default float; the others need a GPU)"},
+    {"precision", "float|tf32|bf16", "in what (default float; tf32 needs a GPU)"},
     {"threads", "N", "threads of each rank (default: the cores shared out)"},
     {"confusion", "FILE.csv",
      "writes a table: of each class its images, accuracy, and how often it is taken for which"},

@@ -96,9 +96,11 @@ static const dc_key keys[] = {
      .maximum = 1,
      .flags = DC_KEY_NO_HASH,
      .help = "what computes: auto (a GPU a rank where the driver shows some, else the CPU), cpu, cuda"},
-    CHOICE_KEY("run", "precision", run.precision, "float", "float|tf32|bf16",
-               "of activations and their gradients: tf32 and bf16 need a GPU, bf16 halves their memory; weights, "
-               "statistics, losses and optimizers stay float. It decides results: a run goes on in its own only"),
+    CHOICE_KEY(
+        "run", "precision", run.precision, "float", "float|tf32|bf16",
+        "of products: tf32 needs a GPU; bf16 is the faster on CPUs with AVX512-BF16, and on GPUs, where it also halves "
+        "the memory of activations; weights, statistics, losses and optimizers stay float. It decides results: "
+        "a run goes on in its own only"),
     {.section = "run",
      .name = "autotune",
      .type = DC_KEY_BOOL,

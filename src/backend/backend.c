@@ -24,10 +24,10 @@ dc_status dc_precision_parse(const char *name, dc_precision *precision)
 /* why: there is no GPU; NULL: none was asked for. */
 static dc_status create_cpu_for(const dc_backend_options *options, const char *why, dc_backend **backend)
 {
-    if (options->precision != DC_PRECISION_F32)
-        return dc_fail(DC_ERR_INPUT, "precision = %s needs a GPU, the CPU computes in float%s%s%s",
-                       dc_precision_names[options->precision], why ? " (no GPU: " : "", why ? why : "", why ? ")" : "");
-    return dc_cpu_backend_create(options->threads, backend);
+    if (options->precision == DC_PRECISION_TF32)
+        return dc_fail(DC_ERR_INPUT, "precision = tf32 needs a GPU, the CPU computes in float or bf16%s%s%s",
+                       why ? " (no GPU: " : "", why ? why : "", why ? ")" : "");
+    return dc_cpu_backend_create(options->threads, options->precision, backend);
 }
 
 static dc_status create_cpu(const dc_backend_options *options, dc_backend **backend)

@@ -232,10 +232,10 @@ typedef struct dc_backend_options {
                         then. NULL: the one that is here */
 } dc_backend_options;
 
-/* The registry: "cpu" (instruction set chosen at start; DCANAS_ISA=avx512|avx2|portable overrides), "cuda" where the
- * program was built with it, and "auto": a GPU when the driver shows one, else the CPU; description says which, and why
- * not. A precision other than float is a GPU's: DC_ERR_INPUT without one. Owned by the caller; dc_backend_destroy(NULL)
- * is legal. */
+/* The registry: "cpu" (instruction set chosen at start; DCANAS_ISA=avx512_bf16|avx512|avx2|portable overrides), "cuda"
+ * where the program was built with it, and "auto": a GPU when the driver shows one, else the CPU; description says
+ * which, and why not. TF32 is a GPU's: DC_ERR_INPUT without one. Owned by the caller; dc_backend_destroy(NULL) is
+ * legal. */
 dc_status dc_backend_create(const char *name, const dc_backend_options *options, dc_backend **backend);
 void dc_backend_destroy(dc_backend *backend);
 

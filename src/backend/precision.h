@@ -8,7 +8,9 @@
 typedef enum dc_precision {
     DC_PRECISION_F32,  /* float throughout */
     DC_PRECISION_TF32, /* float in memory, factors rounded to 10 bits of mantissa by the tensor cores */
-    DC_PRECISION_BF16, /* activations and their gradients bfloat16 in memory, and the weights that tensor cores read */
+    DC_PRECISION_BF16, /* GPUs: activations and their gradients bfloat16 in memory, and the weights that tensor cores
+                          read; CPUs: float in memory, factors of convolutions, but depthwise ones, rounded to bfloat16
+                        */
     DC_PRECISIONS
 } dc_precision;
 

@@ -2,38 +2,7 @@
  * losses, gradients, updated weights; and bfloat16 halves a step's memory. (Operation by operation:
  * tests/unit/test_conformance.c.) */
 #include "tests/cuda/device.h"
-#include "tests/support/rig.h"
-
-#include "search/supernet.h"
-#include "space/network.h"
-
-enum { BATCH = 16, CLASSES = 10, STEPS = 2 };
-
-/* What a few steps leave behind. */
-typedef struct outcome {
-    double loss[STEPS], validation[STEPS]; /* of the weights' and of alpha's batches */
-    double inference;                      /* loss with running statistics, after all steps; 0: not asked for */
-    size_t arena_bytes;
-    int n; /* of the parameters, and of their first gradients */
-    float *values, *grads;
-} outcome;
-
-static void outcome_clear(outcome *o)
-{
-    free(o->values);
-    free(o->grads);
-}
-
-/* |a - b| / |b| */
-static double difference(const float *a, const float *b, int n)
-{
-    double apart = 0, size = 0;
-    for (int i = 0; i < n; i++) {
-        apart += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
-        size += (double)b[i] * (double)b[i];
-    }
-    return sqrt(apart / size);
-}
+#include "tests/support/steps.h"
 
 static dc_backend *gpu(dc_precision precision, bool autotune)
 {
@@ -42,89 +11,6 @@ static dc_backend *gpu(dc_precision precision, bool autotune)
     rig_ok(dc_backend_create("cuda", &options, &backend));
     assert_int_equal(autotune, strstr(dc_backend_description(backend), "autotuned") != NULL);
     return backend;
-}
-
-static float *copy_of(rig *r, const float *device)
-{
-    float *host = malloc(r->params->count * sizeof *host);
-    assert_non_null(host);
-    rig_ok(r->backend->call->copy_out(r->backend, host, device, r->params->count * sizeof *host));
-    return host;
-}
-
-static double train_step(rig *r)
-{
-    static const dc_sgd_options sgd = {.momentum = 0.9, .weight_decay = 3e-4, .clip = 5};
-    rig_train(r, "precision.train", DC_GRAD_WEIGHTS);
-    const double loss = rig_metrics(r, r->training).loss;
-    rig_ok(dc_model_sgd(r->training, &sgd, 0.05, NULL));
-    return loss;
-}
-
-static double alpha_step(rig *r, int step)
-{
-    const dc_adam adam = {.learning_rate = 0.01f,
-                          .beta1 = 0.5f,
-                          .beta2 = 0.999f,
-                          .epsilon = 1e-8f,
-                          .weight_decay = 1e-3f,
-                          .step = (uint32_t)step + 1};
-    rig_train(r, "precision.validation", DC_GRAD_ALPHA);
-    const double loss = rig_metrics(r, r->training).loss;
-    rig_ok(r->backend->call->adam(r->backend, r->training->n_alpha, r->training->alpha, &adam));
-    return loss;
-}
-
-/* With alpha: a search's steps. The rig is destroyed. */
-static outcome run_steps(rig *r, bool alpha)
-{
-    outcome o = {.n = (int)r->params->count, .arena_bytes = dc_executor_plan(r->training->executor)->arena_bytes};
-    for (int i = 0; i < STEPS; i++) {
-        if (alpha)
-            o.validation[i] = alpha_step(r, i);
-        o.loss[i] = train_step(r);
-        if (i == 0)
-            o.grads = copy_of(r, r->params->grads);
-    }
-    if (r->inference) {
-        rig_infer(r);
-        o.inference = rig_metrics(r, r->inference).loss;
-    }
-    o.values = copy_of(r, r->params->values);
-    rig_destroy(r);
-    return o;
-}
-
-static outcome search(dc_precision precision)
-{
-    dc_supernet_options options = dc_supernet_defaults(DC_NETWORK_CIFAR);
-    options.input = (dc_shape){3, 8, 8};
-    options.channels = 4;
-    options.cells = 3;
-    dc_genotype genotype;
-    dc_graph *all, *graph;
-    rig_ok(dc_genotype_lookup("DARTS_V2", &genotype));
-    rig_ok(dc_supernet_build(&options, NULL, true, &all));
-    rig_ok(dc_supernet_build(&options, &genotype, true, &graph));
-    const outcome o = run_steps(rig_create_on(gpu(precision, false), graph, NULL, all, BATCH, CLASSES, -1), true);
-    dc_graph_destroy(all);
-    return o;
-}
-
-static outcome train(dc_precision precision, bool autotune)
-{
-    dc_network_options options = dc_network_defaults(DC_NETWORK_CIFAR);
-    options.input = (dc_shape){3, 8, 8};
-    options.channels = 4;
-    options.cells = 3;
-    options.auxiliary = false;
-    options.losses = true;
-    dc_genotype genotype;
-    dc_graph *training, *inference;
-    rig_ok(dc_genotype_lookup("DARTS_V2", &genotype));
-    rig_ok(dc_network_build(&genotype, &options, &training));
-    rig_ok(dc_network_build(&genotype, &options, &inference));
-    return run_steps(rig_create_on(gpu(precision, autotune), training, inference, NULL, BATCH, CLASSES, -1), false);
 }
 
 /* ---- batches ---- */
@@ -165,29 +51,6 @@ static void a_staged_batch_is_rounded_to_the_nearest(void **state)
 
 /* ---- steps ---- */
 
-/* By how much results may be apart from float's, relative. */
-typedef struct apart {
-    double loss, grads, values;
-} apart;
-
-static void check_follows(const char *what, const outcome *is, const outcome *right, apart most)
-{
-    const double grads = difference(is->grads, right->grads, is->n);
-    const double values = difference(is->values, right->values, is->n);
-    print_message("# %s: gradients %.2g, weights %.2g apart; losses", what, grads, values);
-    for (int i = 0; i < STEPS; i++)
-        print_message(" %.4f/%.4f", is->loss[i], right->loss[i]);
-    print_message("\n");
-    assert_int_equal(is->n, right->n);
-    assert_true(grads > 0 && grads <= most.grads);
-    assert_true(values > 0 && values <= most.values);
-    for (int i = 0; i < STEPS; i++) {
-        assert_true(fabs(is->loss[i] - right->loss[i]) <= most.loss * right->loss[i]);
-        assert_true(fabs(is->validation[i] - right->validation[i]) <= most.loss * right->validation[i]);
-    }
-    assert_true(fabs(is->inference - right->inference) <= most.loss * right->inference);
-}
-
 static void check_narrow(const char *what, const outcome *narrow, const outcome *plain, apart most)
 {
     assert_true(plain->loss[STEPS - 1] < plain->loss[0]); /* it learns at all */
@@ -199,7 +62,8 @@ static void check_narrow(const char *what, const outcome *narrow, const outcome 
 static void a_search_follows_float(void **state)
 {
     (void)state;
-    outcome plain = search(DC_PRECISION_F32), narrow = search(DC_PRECISION_BF16);
+    outcome plain = outcome_of_search(gpu(DC_PRECISION_F32, false)),
+            narrow = outcome_of_search(gpu(DC_PRECISION_BF16, false));
     check_narrow("search in bf16", &narrow, &plain, (apart){0.02, 0.3, 0.01});
     outcome_clear(&plain);
     outcome_clear(&narrow);
@@ -208,8 +72,9 @@ static void a_search_follows_float(void **state)
 static void a_training_follows_float(void **state)
 {
     (void)state;
-    outcome plain = train(DC_PRECISION_F32, false), tf32 = train(DC_PRECISION_TF32, false);
-    outcome narrow = train(DC_PRECISION_BF16, false);
+    outcome plain = outcome_of_training(gpu(DC_PRECISION_F32, false)),
+            tf32 = outcome_of_training(gpu(DC_PRECISION_TF32, false));
+    outcome narrow = outcome_of_training(gpu(DC_PRECISION_BF16, false));
     check_follows("training in tf32", &tf32, &plain, (apart){0.01, 0.02, 0.005});
     assert_int_equal(tf32.arena_bytes, plain.arena_bytes);
     check_narrow("training in bf16", &narrow, &plain, (apart){0.02, 0.15, 0.01});
@@ -222,7 +87,8 @@ static void a_training_follows_float(void **state)
 static void a_training_with_timed_engines_is_the_same(void **state)
 {
     (void)state;
-    outcome plain = train(DC_PRECISION_BF16, false), timed = train(DC_PRECISION_BF16, true);
+    outcome plain = outcome_of_training(gpu(DC_PRECISION_BF16, false)),
+            timed = outcome_of_training(gpu(DC_PRECISION_BF16, true));
     assert_int_equal(timed.arena_bytes, plain.arena_bytes);
     for (int i = 0; i < STEPS; i++)
         assert_true(fabs(timed.loss[i] - plain.loss[i]) <= 0.01 * plain.loss[i]);

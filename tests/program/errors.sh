@@ -122,7 +122,7 @@ refuses 2 '\[target\] batch = 512.*320.*tiny.h5' --set target.batch=512
 refuses 2 '\[target\] batch = 200.*160.*tiny.h5' --set target.batch=200
 refuses 2 'ranks_per_search' --set search.batch=2 --set lug.ranks_per_search=3
 all_refuse 2 'cuda' --set run.device=cuda
-all_refuse 2 'precision = bf16 needs a GPU' --device cpu --precision bf16
+all_refuse 2 'precision = tf32 needs a GPU' --device cpu --precision tf32
 refuses 2 'precision = fp16.*float' --set run.precision=fp16
 refuses 2 'name' --set run.name=a/b
 { cat "$ini" && echo 'colour = red'; } >key.ini

@@ -14,11 +14,18 @@ enum { GUARD_CHANNELS = 2, GUARD_BYTES = 256 };
 
 static const float sentinel = 12352.0f; /* a bfloat16 too */
 static uint32_t random_state = 1;
+static int bits_behind_point;
 
 float random_float(void)
 {
     random_state = random_state * 1664525u + 1013904223u;
-    return (float)(random_state >> 8) / (1 << 23) - 1.0f;
+    const float x = (float)(random_state >> 8) / (1 << 23) - 1.0f;
+    return bits_behind_point ? floorf(ldexpf(x, bits_behind_point)) * ldexpf(1, -bits_behind_point) : x;
+}
+
+void random_floats_have(int bits)
+{
+    bits_behind_point = bits;
 }
 
 tensor tensor_create(int c, int h, int w)

@@ -7,7 +7,7 @@
 
 enum { BLOCKS = 2 };
 
-static const char *const isas[] = {"avx512", "avx2", "portable"};
+static const char *const isas[] = {"avx512_bf16", "avx512", "avx2", "portable"};
 enum { ISAS = sizeof isas / sizeof *isas };
 
 /* A view inside a larger tensor: some planes before and after the channels of each block are guards. */
@@ -20,6 +20,9 @@ typedef struct tensor {
 
 /* In [-1, 1), from a sequence that every program begins anew. */
 float random_float(void);
+/* From now on with so many bits behind the point, so that floats hold products and sums of a few exactly; 0: with all.
+ */
+void random_floats_have(int bits);
 
 tensor tensor_create(int c, int h, int w);
 void tensor_destroy(tensor *t);

@@ -337,13 +337,21 @@ static void check_backend(dc_backend *backend, dc_precision precision)
 
 static void check_isa(const char *isa)
 {
+    static const dc_precision precisions[] = {DC_PRECISION_F32, DC_PRECISION_BF16};
     dc_backend *backend;
-    if (getenv("DCANAS_TEST_DEVICE"))
-        print_message("# %s: another device is tested\n", isa);
-    else if (dc_cpu_backend_create_isa(isa, 2, &backend) == DC_OK)
-        check_backend(backend, DC_PRECISION_F32);
-    else
-        print_message("# this machine does not run %s: not tested\n", isa); /* cmocka's skip() is a failure in TAP */
+    for (int i = 0; i < 2; i++)
+        if (getenv("DCANAS_TEST_DEVICE"))
+            print_message("# %s: another device is tested\n", isa);
+        else if (dc_cpu_backend_create_isa(isa, 2, precisions[i], &backend) == DC_OK)
+            check_backend(backend, precisions[i]);
+        else
+            print_message("# this machine does not run %s: not tested\n", isa); /* skip() is a failure in TAP */
+}
+
+static void avx512_bf16_conforms(void **state)
+{
+    (void)state;
+    check_isa("avx512_bf16");
 }
 
 static void avx512_conforms(void **state)
@@ -404,7 +412,7 @@ static void batch_norm_keeps_its_digits(void **state)
     dc_graph *g;
     dc_trial t = trial_of(&c, &g);
     dc_backend *backend, *reference;
-    must(dc_cpu_backend_create(1, &backend));
+    must(dc_cpu_backend_create(1, DC_PRECISION_F32, &backend));
     must(dc_reference_backend_create(&reference));
     dc_operands *wanted = dc_operands_create(&t, 1);
     for (size_t i = 0; i < wanted->n_x[0]; i++)
@@ -426,7 +434,7 @@ static void threads_change_no_bit(void **state)
     (void)state;
     dc_backend *backends[3];
     for (int i = 0; i < 3; i++)
-        must(dc_cpu_backend_create(i + 1, &backends[i]));
+        must(dc_cpu_backend_create(i + 1, DC_PRECISION_F32, &backends[i]));
     for (int i = 0; i < N_CASES; i++) {
         op_case c = cases[i];
         c.batch = c.n_images = 75; /* large enough to be shared by threads */
@@ -535,6 +543,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gradients_are_those_of_finite_differences),
+        cmocka_unit_test(avx512_bf16_conforms),
         cmocka_unit_test(avx512_conforms),
         cmocka_unit_test(avx2_conforms),
         cmocka_unit_test(portable_conforms),

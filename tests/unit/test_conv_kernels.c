@@ -30,16 +30,27 @@ static int out_extent(const dck_conv *k, int n)
     return (n + k->pad_begin + k->pad_end - k->dilation * (k->kernel - 1) - 1) / k->stride + 1;
 }
 
+/* As a factor of a product. */
+static double rounded(const dck_conv *k, dck_view x, dck_view y, double value)
+{
+    int exponent;
+    if (!k->bf16 || (k->groups == x.c && k->groups == y.c))
+        return value;
+    const double mantissa = frexp(value, &exponent); /* 8 bits of it */
+    return ldexp(nearbyint(ldexp(mantissa, 8)), exponent - 8);
+}
+
 static void add_product(const dck_conv *k, const reference *r, dck_view x, dck_view y, const float *w, dck_view dy,
                         const int out[4], const int in[3], size_t weight)
 {
     for (int lane = 0; lane < DCK_LANES; lane++) {
-        double raw = value_at(x, out[0], in[0], in[1], in[2], lane), value = k->relu && raw < 0 ? 0 : raw;
-        double gradient = *at(dy, out[0], out[1], out[2], out[3], lane);
-        double masked = k->relu && raw <= 0 ? 0 : gradient * w[weight];
+        double raw = value_at(x, out[0], in[0], in[1], in[2], lane);
+        double value = rounded(k, x, y, k->relu && raw < 0 ? 0 : raw), factor = rounded(k, x, y, w[weight]);
+        double gradient = rounded(k, x, y, *at(dy, out[0], out[1], out[2], out[3], lane));
+        double masked = k->relu && raw <= 0 ? 0 : gradient * factor;
         size_t to = flat(y, out[0], out[1], out[2], out[3], lane), from = flat(x, out[0], in[0], in[1], in[2], lane);
-        r->y[to] += value * w[weight];
-        r->y_size[to] += fabs(value * w[weight]);
+        r->y[to] += value * factor;
+        r->y_size[to] += fabs(value * factor);
         r->dx[from] += masked;
         r->dx_size[from] += fabs(masked);
         r->dw[weight] += gradient * value;
@@ -300,9 +311,11 @@ static void check_backward(const dck_kernels *call, const problem *p, const data
 
 static void check(problem p, const int *split)
 {
-    for (int variant = 0; variant < 4; variant++) {
+    for (int variant = 0; variant < 8; variant++) {
         p.k.relu = variant % 2;
-        data d = data_create(&p, variant >= 2);
+        p.k.bf16 = variant >= 4;
+        random_floats_have(p.k.bf16 ? 10 : 0); /* what is rounded is then the same number in any arithmetic */
+        data d = data_create(&p, variant / 2 % 2);
         d.split = split;
         for (size_t i = 0; i < ISAS; i++) {
             const dck_kernels *call = dck_kernels_for(isas[i]);
@@ -319,7 +332,7 @@ static void check(problem p, const int *split)
 /* kernel, stride, pad_begin, pad_end, dilation, groups */
 #define CONV(kernel, stride, begin, end, dilation, groups)                                                             \
     {                                                                                                                  \
-        kernel, stride, begin, end, dilation, groups, false                                                            \
+        kernel, stride, begin, end, dilation, groups, false, false                                                     \
     }
 
 static void check_all(const problem *problems, size_t n)

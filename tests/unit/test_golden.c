@@ -19,7 +19,7 @@ static const double tolerance = 1e-4;
 
 enum { OP_BATCH = 18, OP_CHANNELS = 4, OP_CLASSES = 5, MOST_TESTS = 256 };
 
-static const char *const isas[] = {"portable", "avx2", "avx512", "cuda"};
+static const char *const isas[] = {"portable", "avx2", "avx512", "avx512_bf16", "cuda"};
 
 static void check_number(const golden *g, const char *kind, const char *name, double x)
 {

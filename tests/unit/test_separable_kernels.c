@@ -35,7 +35,7 @@ static float *random_floats(size_t n)
 static result result_create(const dck_kernels *call, const problem *p, int h, int w)
 {
     result r = {.y = tensor_create(p->out, h, w)};
-    const dck_conv pointwise = {1, 1, 0, 0, 1, 1, false};
+    const dck_conv pointwise = {.kernel = 1, .stride = 1, .dilation = 1, .groups = 1, .bf16 = p->depthwise.bf16};
     const dck_view two_channels = {NULL, 2, h, w, (size_t)2 * h * w * DCK_LANES, NULL}; /* any that is not depthwise */
     r.parts = call->conv_parts(&pointwise, two_channels, r.y.view);
     r.n_sums = (size_t)2 * BLOCKS * r.parts * (p->out + CHANNELS_BESIDE);
@@ -67,7 +67,7 @@ static double total(const result *r, const problem *p, int channel, int which)
 static void run_apart(const dck_kernels *call, const problem *p, const tensor *x, const float *w, const float *v,
                       result *r)
 {
-    const dck_conv pointwise = {1, 1, 0, 0, 1, 1, false};
+    const dck_conv pointwise = {.kernel = 1, .stride = 1, .dilation = 1, .groups = 1, .bf16 = p->depthwise.bf16};
     tensor t = tensor_create(p->c, r->y.view.h, r->y.view.w);
     size_t bytes = call->conv_forward_scratch_bytes(&p->depthwise, x->view, t.view, BLOCKS, 1);
     void *scratch = scratch_create(bytes);
@@ -134,20 +134,23 @@ static void together_is_one_after_the_other(void **state)
 {
     (void)state;
     static const problem problems[] = {
-        {{3, 1, 1, 1, 1, 4, true}, 4, 4, 32, 32},    {{5, 1, 2, 2, 1, 6, true}, 6, 5, 9, 7},
-        {{3, 1, 2, 2, 2, 16, true}, 16, 16, 8, 8},   {{5, 1, 4, 4, 2, 3, false}, 3, 7, 16, 16},
-        {{5, 2, 2, 2, 1, 8, true}, 8, 8, 15, 14},    {{3, 2, 2, 2, 2, 5, true}, 5, 9, 16, 16},
-        {{3, 1, 1, 1, 1, 80, true}, 80, 75, 7, 7},   {{3, 1, 1, 1, 1, 2, true}, 2, 1, 1, 1},
-        {{3, 1, 1, 1, 1, 48, true}, 48, 40, 28, 28}, {{3, 1, 1, 1, 1, 400, true}, 400, 8, 4, 4}};
+        {{3, 1, 1, 1, 1, 4, true, false}, 4, 4, 32, 32},    {{5, 1, 2, 2, 1, 6, true, false}, 6, 5, 9, 7},
+        {{3, 1, 2, 2, 2, 16, true, false}, 16, 16, 8, 8},   {{5, 1, 4, 4, 2, 3, false, false}, 3, 7, 16, 16},
+        {{5, 2, 2, 2, 1, 8, true, false}, 8, 8, 15, 14},    {{3, 2, 2, 2, 2, 5, true, false}, 5, 9, 16, 16},
+        {{3, 1, 1, 1, 1, 80, true, false}, 80, 75, 7, 7},   {{3, 1, 1, 1, 1, 2, true, false}, 2, 1, 1, 1},
+        {{3, 1, 1, 1, 1, 48, true, false}, 48, 40, 28, 28}, {{3, 1, 1, 1, 1, 400, true, false}, 400, 8, 4, 4}};
     for (size_t i = 0; i < ISAS; i++)
-        for (size_t j = 0; dck_kernels_for(isas[i]) && j < sizeof problems / sizeof *problems; j++)
-            check(dck_kernels_for(isas[i]), &problems[j]);
+        for (size_t j = 0; dck_kernels_for(isas[i]) && j < 2 * sizeof problems / sizeof *problems; j++) {
+            problem p = problems[j / 2];
+            p.depthwise.bf16 = j % 2;
+            check(dck_kernels_for(isas[i]), &p);
+        }
 }
 
 static void what_does_not_fit_a_cache_is_refused(void **state)
 {
     (void)state;
-    const dck_conv k = {3, 1, 1, 1, 1, 4096, true};
+    const dck_conv k = {3, 1, 1, 1, 1, 4096, true, false};
     const dck_view x = {NULL, 4096, 32, 32, (size_t)4096 * 32 * 32 * DCK_LANES, NULL};
     assert_int_equal(dck_kernels_for(NULL)->separable_scratch_bytes(&k, x, x, 2), 0);
 }

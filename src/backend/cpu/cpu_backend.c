@@ -108,7 +108,9 @@ static dc_status cpu_read(dc_backend *backend, dc_view view, int n_images, float
 static dc_status cpu_prepare(dc_backend *backend, const dc_graph *graph, int node, int batch, bool relu_input,
                              dc_kernel **kernel)
 {
-    return dc_kernels_prepare(&cpu_of(backend)->prepared, graph, node, batch, relu_input, kernel);
+    DC_TRY(dc_kernels_prepare(&cpu_of(backend)->prepared, graph, node, batch, relu_input, kernel));
+    (*kernel)->conv.bf16 = cpu_of(backend)->bf16;
+    return DC_OK;
 }
 
 static const dc_cpu_op *op_of(const dc_kernel *kernel)
@@ -128,6 +130,14 @@ static dc_status cpu_backward(dc_backend *backend, const dc_kernel *kernel, cons
     return DC_OK;
 }
 
+/* As this backend will run it. */
+static void describe(const dc_cpu_backend *b, const dc_graph *graph, int node, int batch, bool relu_input,
+                     dc_kernel *kernel)
+{
+    dc_kernel_describe(graph, node, batch, relu_input, kernel);
+    kernel->conv.bf16 = b->bf16;
+}
+
 /* Of a convolution with the one that it reads; 0: there is none, or they cannot be computed together. */
 static size_t fused_scratch_bytes(const dc_cpu_backend *b, const dc_graph *graph, const dc_kernel *outer, int node)
 {
@@ -135,14 +145,14 @@ static size_t fused_scratch_bytes(const dc_cpu_backend *b, const dc_graph *graph
     dc_kernel inner;
     if (x < 0 || graph->nodes[x].op != DC_OP_CONV)
         return 0;
-    dc_kernel_describe(graph, x, 1, false, &inner);
+    describe(b, graph, x, 1, false, &inner);
     return dc_cpu_fused_scratch_bytes(b, &inner, outer);
 }
 
 static bool cpu_fuses(const void *context, const dc_graph *graph, int node)
 {
     dc_kernel kernel;
-    dc_kernel_describe(graph, node, 1, false, &kernel);
+    describe(context, graph, node, 1, false, &kernel);
     return fused_scratch_bytes(context, graph, &kernel, node) > 0;
 }
 
@@ -151,7 +161,7 @@ static void cpu_extra(const void *context, const dc_graph *graph, int node, int 
 {
     dc_kernel kernel;
     dc_cpu_extra extra = {0};
-    dc_kernel_describe(graph, node, batch, relu_input, &kernel);
+    describe(context, graph, node, batch, relu_input, &kernel);
     if (op_of(&kernel)->extra)
         op_of(&kernel)->extra(context, &kernel, &extra);
     const size_t fused = fused_scratch_bytes(context, graph, &kernel, node);
@@ -165,7 +175,7 @@ static void cpu_extra(const void *context, const dc_graph *graph, int node, int 
 static bool cpu_takes_norm(const void *context, const dc_graph *graph, int node)
 {
     dc_kernel kernel;
-    dc_kernel_describe(graph, node, 1, false, &kernel);
+    describe(context, graph, node, 1, false, &kernel);
     return dc_cpu_takes_norm(context, &kernel);
 }
 
@@ -173,7 +183,7 @@ static bool cpu_joins(const void *context, const dc_graph *graph, int n, const i
 {
     dc_kernel kernels[DC_MAX_SIBLINGS];
     for (int i = 0; i < n; i++)
-        dc_kernel_describe(graph, nodes[i], 1, false, &kernels[i]);
+        describe(context, graph, nodes[i], 1, false, &kernels[i]);
     return dc_cpu_joins(context, n, kernels);
 }
 
@@ -304,10 +314,10 @@ static const dc_backend_interface interface = {
 
 static dc_status refuse_isa(const char *isa)
 {
-    static const char *const names[] = {"avx512", "avx2", "portable"};
+    static const char *const names[] = {"avx512_bf16", "avx512", "avx2", "portable"};
     char runs[64] = "";
     bool known = false;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 4; i++) {
         known |= !strcmp(isa, names[i]);
         size_t used = strlen(runs);
         if (dck_kernels_for(names[i]))
@@ -324,7 +334,7 @@ static bool cpu_reads_deferred(const void *context, const dc_graph *graph, int n
     return true;
 }
 
-dc_status dc_cpu_backend_create_isa(const char *isa, int threads, dc_backend **backend)
+dc_status dc_cpu_backend_create_isa(const char *isa, int threads, dc_precision precision, dc_backend **backend)
 {
     if (threads < 1)
         return dc_fail(DC_ERR_INPUT, "%d threads: a rank needs at least 1", threads);
@@ -336,6 +346,7 @@ dc_status dc_cpu_backend_create_isa(const char *isa, int threads, dc_backend **b
         return DC_ERR_MEMORY;
     cpu->kernels = kernels;
     cpu->threads = threads;
+    cpu->bf16 = precision == DC_PRECISION_BF16;
     cpu->base.call = &interface;
     cpu->base.layout = (dc_plan_layout){.lane = DCK_LANES,
                                         .chains_mixes = true,
@@ -348,14 +359,14 @@ dc_status dc_cpu_backend_create_isa(const char *isa, int threads, dc_backend **b
                                         .fuses = cpu_fuses,
                                         .extra = cpu_extra,
                                         .context = cpu};
-    snprintf(cpu->base.description, sizeof cpu->base.description, "cpu %s, %d thread%s", kernels->isa, threads,
-             threads == 1 ? "" : "s");
+    snprintf(cpu->base.description, sizeof cpu->base.description, "cpu %s, %d thread%s%s", kernels->isa, threads,
+             threads == 1 ? "" : "s", cpu->bf16 ? ", products of bf16" : "");
     *backend = &cpu->base;
     return DC_OK;
 }
 
-dc_status dc_cpu_backend_create(int threads, dc_backend **backend)
+dc_status dc_cpu_backend_create(int threads, dc_precision precision, dc_backend **backend)
 {
     const char *isa = getenv("DCANAS_ISA");
-    return dc_cpu_backend_create_isa(isa && *isa ? isa : NULL, threads, backend);
+    return dc_cpu_backend_create_isa(isa && *isa ? isa : NULL, threads, precision, backend);
 }

@@ -9,6 +9,7 @@ typedef struct dc_cpu_backend {
     dc_backend base; /* first: a dc_backend is one of these */
     const dck_kernels *kernels;
     int threads;
+    bool bf16; /* convolutions but depthwise ones multiply bfloat16 numbers */
     dc_kernels prepared;
 } dc_cpu_backend;
 
