@@ -77,10 +77,10 @@ typedef struct dck_ahead {
     const float *row[DCK_MAX_AHEAD];
 } dck_ahead;
 
-/* Fewer channels the hardware foresees by itself, and their tensors are small. */
+/* Tensors of fewer channels are small, and their panels few. */
 DCK_INLINE bool dck_worth_prefetching(int in, int out)
 {
-    return in + out >= 48;
+    return in + out >= 8;
 }
 
 /* Adds the rows that this gather would read, where it reads runs of pixels as they lie. */

@@ -4,9 +4,11 @@ and dcanas are measured in turns, and the ratio of each pair counts.
 
     beside_pytorch.py PATH/bench_steps [--pythons python3 /path/to/python] [--rows dca-nas ...] [--pairs 5]
 
+With --precision bf16 the faster of PyTorch's float and autocast counts.
 A compiler's time is not counted, but waited for: minutes a row, at most --compile-minutes. --no-compile leaves it
 out."""
 import argparse
+import itertools
 import json
 import os
 import select
@@ -31,6 +33,7 @@ def parse_arguments():
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5, help="of dcanas' steps in a pair")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--precision", choices=("float", "bf16"), default="float", help="of dcanas")
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--compile-minutes", type=float, default=30)
     return parser.parse_args()
@@ -39,11 +42,11 @@ def parse_arguments():
 class Variant:
     """A PyTorch that runs a row's step and waits, with its threads asleep, to be asked for a measurement."""
 
-    def __init__(self, python, arguments, layout, compiled, steps):
-        self.python, self.layout, self.compiled = python, layout, compiled
+    def __init__(self, python, arguments, layout, bf16, compiled, steps):
+        self.python, self.layout, self.bf16, self.compiled = python, layout, bf16, compiled
         command = [python, REFERENCE, *arguments, "--layout", layout, "--steps", str(steps), "--serve"]
         self.messages = tempfile.TemporaryFile("w+")
-        self.process = subprocess.Popen(command + ["--compile"] * compiled, stdin=subprocess.PIPE,
+        self.process = subprocess.Popen(command + ["--bf16"] * bf16 + ["--compile"] * compiled, stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, stderr=self.messages, text=True,
                                         start_new_session=True)
         self.result = self.failure = None
@@ -78,7 +81,7 @@ class Variant:
 
     def name(self):
         version = self.result["framework"].split("+")[0] if self.result else self.python
-        return f"{version}, {self.layout}, {'compiled' if self.compiled else 'eager'}"
+        return f"{version}, {self.layout}, {'bf16, ' * self.bf16}{'compiled' if self.compiled else 'eager'}"
 
 
 def can_compile(python):
@@ -87,12 +90,12 @@ def can_compile(python):
 
 
 def fastest_variant(a, row, arguments):
-    """Only the faster layout of each Python is compiled."""
+    """Only the faster layout and precision of each Python is compiled."""
     best = None
 
-    def try_out(python, layout, compiled):
+    def try_out(python, layout, bf16, compiled):
         nonlocal best
-        variant = Variant(python, arguments, layout, compiled, STEPS.get(row, 3))
+        variant = Variant(python, arguments, layout, bf16, compiled, STEPS.get(row, 3))
         speed = variant.measure(60 * a.compile_minutes if compiled else None)
         told = f"{speed:.1f} images/s" if speed else f"failed: {variant.failure[:80]}"
         print(f"    {variant.name():<48} {told}", flush=True)
@@ -103,14 +106,16 @@ def fastest_variant(a, row, arguments):
         return speed or 0
 
     for python in a.pythons:
-        layout = max(("default", "channels_last"), key=lambda layout: try_out(python, layout, False))
+        kinds = itertools.product(("default", "channels_last"), (False, True) if a.precision == "bf16" else (False,))
+        fastest = max(kinds, key=lambda kind: try_out(python, *kind, False))
         if not a.no_compile and can_compile(python):
-            try_out(python, layout, True)
+            try_out(python, *fastest, True)
     return best
 
 
 def measure_ours(a, row):
-    command = [a.bench_steps, "--json", "--threads", str(a.threads), "--seconds", str(a.seconds), "--row", row]
+    command = [a.bench_steps, "--json", "--threads", str(a.threads), "--seconds", str(a.seconds), "--row", row,
+               "--precision", a.precision]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
 
 

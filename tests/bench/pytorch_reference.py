@@ -10,7 +10,7 @@ Tuned as one would by hand: each half of a search step builds and computes only 
 mix is accumulated by addcmul, a relu that several operations read is computed once, gradients are never zeroed,
 optimizers update all parameters in one call where the version can, glibc keeps freed memory. --layout is that of
 images and weights; --compile adds torch.compile, with the derived cells fixed to what the first alpha derives (else
-every move of alpha compiles anew).
+every move of alpha compiles anew); --bf16 computes networks and losses under autocast.
 
 One JSON line. A search step takes a batch of training images and a batch of validation images; images_per_s counts
 `batch` a step for every network. Times are medians over the steps. With --serve one line for each line of input, so
@@ -53,6 +53,7 @@ def parse_arguments():
     parser.add_argument("--drop-path", type=float, default=0.2, help="rate in the target network")
     parser.add_argument("--layout", choices=("default", "channels_last"), default="default")
     parser.add_argument("--compile", action="store_true", help="torch.compile (torch 2)")
+    parser.add_argument("--bf16", action="store_true", help="torch.autocast to bfloat16")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--steps", type=int, default=5, help="measured steps")
     parser.add_argument("--warmup", type=int, default=2, help="steps before the first of them")
@@ -90,6 +91,10 @@ def optimizer(kind, parameters, *rate, **options):
         return kind(parameters, *rate, **options)
 
 
+def autocast(a):
+    return torch.autocast("cpu", torch.bfloat16, enabled=a.bf16)
+
+
 def search_step(a):
     """Alpha on a validation batch, then the weights on a training batch."""
     network = darts.SearchNetwork(a.channels, a.cells, a.classes, a.sharing, a.bottleneck, a.derived_cells)
@@ -106,7 +111,9 @@ def search_step(a):
             for parameter in group:
                 parameter.requires_grad_(wanted)
                 parameter.grad = None
-        F.cross_entropy(network(batch[0]), batch[1]).backward()
+        with autocast(a):
+            loss = F.cross_entropy(network(batch[0]), batch[1])
+        loss.backward()
         if limit:  # a derived cell leaves weights out of the step
             nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], limit)
         optimizer.step()
@@ -128,10 +135,11 @@ def target_step(a):
 
     def step():
         sgd.zero_grad(set_to_none=True)
-        logits, side = network(images)
-        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
-        if side is not None:
-            loss = loss + 0.4 * F.cross_entropy(side, labels, label_smoothing=smoothing)
+        with autocast(a):
+            logits, side = network(images)
+            loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+            if side is not None:
+                loss = loss + 0.4 * F.cross_entropy(side, labels, label_smoothing=smoothing)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         sgd.step()
@@ -148,7 +156,7 @@ def measure(a, network, step):
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     seconds = statistics.median(times)
     print(json.dumps({
-        "framework": f"pytorch {torch.__version__}", "network": a.network, "layout": a.layout, "compile": a.compile,
+        "framework": f"pytorch {torch.__version__}", "network": a.network, "layout": a.layout, "compile": a.compile, "bf16": a.bf16,
         "threads": torch.get_num_threads(), "batch": a.batch, "channels": a.channels, "cells": a.cells,
         "size": a.size, "sharing": a.sharing, "bottleneck": a.bottleneck, "derived_cells": a.derived_cells,
         "params": darts.count_params(network), "step_s": round(seconds, 4), "fastest_s": round(min(times), 4),
