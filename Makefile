@@ -302,7 +302,7 @@ test:
 	$(MAKE) $(PARALLEL) test-programs
 	$(MAKE) run-tests
 
-test-programs: $(PROGRAM) $(UNIT_TESTS) $(MPI_TESTS) $(EMULATED_TESTS) $(EMULATED_MPI_TESTS) $(PLAN_TESTS) \
+test-programs: $(PROGRAM) $(UNIT_TESTS) $(MPI_TESTS) $(EMULATED_TESTS) $(EMULATED_MPI_TESTS) $(PLAN_TESTS) $(BENCHES) \
                $(EMULATED:%/libgpu.a=%/dcanas)
 
 run-tests:

@@ -59,7 +59,7 @@ static dck_view take_view(bench *b, int blocks, int c, int h, int w)
 
 static void report(const bench *b, const char *kernel, const char *shape, double seconds, double flops, double bytes)
 {
-    printf("%-22s %-30s %9.0f %8.1f %5.0f%% %8.1f %5.0f%%\n", kernel, shape, seconds * 1e6, flops / seconds * 1e-9,
+    printf("%-24s %-30s %9.0f %8.1f %5.0f%% %8.1f %5.0f%%\n", kernel, shape, seconds * 1e6, flops / seconds * 1e-9,
            100 * flops / seconds / b->peak_flops, bytes / seconds * 1e-9, 100 * bytes / seconds / b->memory_bytes);
 }
 
@@ -78,7 +78,7 @@ static void measure_ceilings(bench *b)
     b->used = 0;
     printf("%s, %d threads: %.0f GFLOP/s, memory %.1f GB/s, level-2 cache %.1f GB/s (copies)\n\n", b->call->isa,
            b->threads, b->peak_flops * 1e-9, b->memory_bytes * 1e-9, b->cache_bytes * 1e-9);
-    printf("%-22s %-30s %9s %8s %6s %8s %6s\n", "kernel", "shape", "us", "GFLOP/s", "peak", "GB/s", "memory");
+    printf("%-24s %-30s %9s %8s %6s %8s %6s\n", "kernel", "shape", "us", "GFLOP/s", "peak", "GB/s", "memory");
 }
 
 /* ---- convolution ---- */
@@ -152,7 +152,7 @@ static void bench_preprocess(bench *b, const conv_case *c)
     {                                                                                                                  \
         "preprocess", in, out, size,                                                                                   \
         {                                                                                                              \
-            1, 1, 0, 0, 1, 1, true                                                                                     \
+            1, 1, 0, 0, 1, 1, true, false                                                                              \
         }                                                                                                              \
     }
 
@@ -173,30 +173,45 @@ static void bench_preprocesses(bench *b)
         POINTWISE(128, 32, 16),
         POINTWISE(128, 64, 16),
         POINTWISE(256, 64, 8),
-        {"preprocess", 64, 16, 32, {1, 2, 0, 0, 1, 1, true}},
-        {"preprocess", 64, 16, 32, {1, 2, -1, 1, 1, 1, true}},
-        {"preprocess", 128, 32, 16, {1, 2, 0, 0, 1, 1, true}},
+        {"preprocess", 64, 16, 32, {1, 2, 0, 0, 1, 1, true, false}},
+        {"preprocess", 64, 16, 32, {1, 2, -1, 1, 1, 1, true, false}},
+        {"preprocess", 128, 32, 16, {1, 2, 0, 0, 1, 1, true, false}},
     };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-        if (strstr(cases[i].name, b->only))
-            bench_preprocess(b, &cases[i]);
+    for (size_t i = 0; i < 2 * sizeof cases / sizeof *cases; i++) {
+        conv_case c = cases[i / 2];
+        c.k.bf16 = i % 2;
+        c.name = c.k.bf16 ? "preprocess bf16" : c.name;
+        if (strstr(c.name, b->only))
+            bench_preprocess(b, &c);
+    }
 }
 
 static void bench_conv(bench *b)
 {
     static const conv_case cases[] = {
-        {"pointwise", 4, 4, 32, {1, 1, 0, 0, 1, 1, true}},    {"pointwise", 16, 4, 32, {1, 1, 0, 0, 1, 1, true}},
-        {"pointwise", 16, 16, 32, {1, 1, 0, 0, 1, 1, true}},  {"pointwise", 36, 36, 32, {1, 1, 0, 0, 1, 1, true}},
-        {"pointwise", 64, 16, 32, {1, 1, 0, 0, 1, 1, true}},  {"pointwise", 32, 32, 16, {1, 1, 0, 0, 1, 1, true}},
-        {"pointwise", 64, 64, 8, {1, 1, 0, 0, 1, 1, true}},   {"pointwise", 256, 64, 8, {1, 1, 0, 0, 1, 1, true}},
-        {"reduce", 64, 16, 32, {1, 2, 0, 0, 1, 1, true}},     {"reduce", 64, 16, 32, {1, 2, -1, 1, 1, 1, true}},
-        {"depthwise", 4, 4, 32, {3, 1, 1, 1, 1, 4, true}},    {"depthwise", 16, 16, 32, {3, 1, 1, 1, 1, 16, true}},
-        {"depthwise", 16, 16, 32, {5, 1, 2, 2, 1, 16, true}}, {"depthwise", 16, 16, 32, {3, 1, 2, 2, 2, 16, true}},
-        {"depthwise", 16, 16, 32, {5, 1, 4, 4, 2, 16, true}}, {"depthwise", 16, 16, 32, {5, 2, 2, 2, 1, 16, true}},
-        {"depthwise", 64, 64, 8, {5, 1, 2, 2, 1, 64, true}},  {"depthwise", 48, 48, 28, {3, 1, 1, 1, 1, 48, true}},
-        {"dense", 3, 48, 32, {3, 1, 1, 1, 1, 1, false}},      {"dense", 3, 24, 64, {3, 2, 1, 1, 1, 1, false}},
-        {"dense", 16, 16, 32, {3, 1, 1, 1, 1, 1, true}},      {"dense", 64, 64, 8, {3, 1, 1, 1, 1, 1, true}},
-        {"dense", 128, 768, 2, {2, 1, 0, 0, 1, 1, true}},
+        {"pointwise", 4, 4, 32, {1, 1, 0, 0, 1, 1, true, false}},
+        {"pointwise", 16, 4, 32, {1, 1, 0, 0, 1, 1, true, false}},
+        {"pointwise", 16, 16, 32, {1, 1, 0, 0, 1, 1, true, false}},
+        {"pointwise", 36, 36, 32, {1, 1, 0, 0, 1, 1, true, false}},
+        {"pointwise", 64, 16, 32, {1, 1, 0, 0, 1, 1, true, false}},
+        {"pointwise", 32, 32, 16, {1, 1, 0, 0, 1, 1, true, false}},
+        {"pointwise", 64, 64, 8, {1, 1, 0, 0, 1, 1, true, false}},
+        {"pointwise", 256, 64, 8, {1, 1, 0, 0, 1, 1, true, false}},
+        {"reduce", 64, 16, 32, {1, 2, 0, 0, 1, 1, true, false}},
+        {"reduce", 64, 16, 32, {1, 2, -1, 1, 1, 1, true, false}},
+        {"depthwise", 4, 4, 32, {3, 1, 1, 1, 1, 4, true, false}},
+        {"depthwise", 16, 16, 32, {3, 1, 1, 1, 1, 16, true, false}},
+        {"depthwise", 16, 16, 32, {5, 1, 2, 2, 1, 16, true, false}},
+        {"depthwise", 16, 16, 32, {3, 1, 2, 2, 2, 16, true, false}},
+        {"depthwise", 16, 16, 32, {5, 1, 4, 4, 2, 16, true, false}},
+        {"depthwise", 16, 16, 32, {5, 2, 2, 2, 1, 16, true, false}},
+        {"depthwise", 64, 64, 8, {5, 1, 2, 2, 1, 64, true, false}},
+        {"depthwise", 48, 48, 28, {3, 1, 1, 1, 1, 48, true, false}},
+        {"dense", 3, 48, 32, {3, 1, 1, 1, 1, 1, false, false}},
+        {"dense", 3, 24, 64, {3, 2, 1, 1, 1, 1, false, false}},
+        {"dense", 16, 16, 32, {3, 1, 1, 1, 1, 1, true, false}},
+        {"dense", 64, 64, 8, {3, 1, 1, 1, 1, 1, true, false}},
+        {"dense", 128, 768, 2, {2, 1, 0, 0, 1, 1, true, false}},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         if (strstr(cases[i].name, b->only))
