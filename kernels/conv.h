@@ -56,11 +56,12 @@ DCK_INLINE int dck_words(dck_form form, int n)
 void DCK(gather)(const dck_gather *g, dck_source from, int first_row, int rows, int first_pixel, int pixels,
                  float *panel, int ld);
 
-/* The same in pairs, of two rows (rows [dck_words(rows)][ld], for products) and of two pixels (pixels
- * [rows][ld_pixels], for outer products); NULL: not wanted. */
-void DCK(gather_pairs)(const dck_gather *g, dck_source from, int first_row, int rows, int first_pixel, int pixels,
-                       float *by_rows, int ld, float *by_pixels, int ld_pixels);
-/* One of these from floats. */
+/* The same as a product takes it, in words of rows, and as an outer product does, in words of pixels. */
+void DCK(gather_rows)(dck_form form, const dck_gather *g, dck_source from, int first_row, int rows, int first_pixel,
+                      int pixels, float *panel, int ld);
+void DCK(gather_pixels)(dck_form form, const dck_gather *g, dck_source from, int first_row, int rows, int first_pixel,
+                        int pixels, float *panel, int ld);
+/* Pairs of these from floats. */
 void DCK(pair_rows)(const float *from, int ld_from, int rows, int pixels, float *to, int ld);
 void DCK(pair_pixels)(const float *from, int ld_from, int rows, int pixels, float *to, int ld);
 /* So many rows of floats are paired at a time: they stay in the level-1 cache. */

@@ -18,6 +18,8 @@ typedef struct pass {
     int n;               /* images */
     dck_form form;       /* of a, and of the panels */
     const float *a;      /* [groups * m][words of rows] */
+    const float *w;      /* what is to be paired first ... */
+    float *paired;       /* ... to there; NULL: nothing */
     int groups, m, rows; /* m, rows: of one group */
     int grid_h, step, phase_y, phase_x;
     bool add;
@@ -118,10 +120,7 @@ static void pass_chunk(const pass *s, int block, int group, int first, int m, in
     for (int i = 0, n = ranges.count; i < n; i++) {
         int row = i * ranges.size, rows = dck_cut_length(ranges, i, s->rows);
         out.add = s->add || i > 0;
-        if (s->form == DCK_PAIRS)
-            DCK(gather_pairs)(&s->gather, from, row, rows, first_pixel, pixels, panel, ld, NULL, 0);
-        else
-            DCK(gather)(&s->gather, from, row, rows, first_pixel, pixels, panel, ld);
+        DCK(gather_rows)(s->form, &s->gather, from, row, rows, first_pixel, pixels, panel, ld);
         row = dck_words(s->form, row);
         rows = dck_words(s->form, rows);
         look_ahead(s, block, group, first + m == s->m, ranges, i, first_pixel, pixels, &ahead);
@@ -160,6 +159,8 @@ static void run_pass(const pass *s, char *panels, int threads)
     {
         float *panel = (float *)(panels + (size_t)omp_get_thread_num() * 2 * DCK_PANEL_BYTES);
         float *result = panel + DCK_PANEL_BYTES / sizeof(float);
+        if (s->paired)
+            DCK(pair_weights)(s->w, s->groups * s->m, s->rows, s->paired);
 #pragma omp for collapse(4) schedule(static)
         for (int block = 0; block < dck_blocks_of(s->n); block++)
             for (int group = 0; group < s->groups; group++)
@@ -192,17 +193,15 @@ void DCK(dense_forward)(const dck_conv *k, dck_view x, const float *w, dck_view 
               .n = n,
               .form = dck_form_of(k),
               .a = w,
+              .w = w,
               .groups = k->groups,
               .m = y.c / k->groups,
               .grid_h = y.h,
               .step = 1};
     s.rows = x.c / k->groups * s.gather.n_taps;
     char *memory = (char *)scratch + dck_taps_bytes(k);
-    if (k->bf16) {
-        s.a = (const float *)memory;
-#pragma omp parallel num_threads(threads)
-        DCK(pair_weights)(w, y.c, s.rows, (float *)memory);
-    }
+    if (k->bf16)
+        s.a = s.paired = (float *)memory;
     run_pass(&s, memory + DCK(paired_weights_bytes)(k, x, y), threads);
 }
 
@@ -322,15 +321,6 @@ typedef struct weight_pass {
     size_t weights;
 } weight_pass;
 
-static void gather_pixels(dck_form form, const dck_gather *g, dck_source from, int first, int rows, int first_pixel,
-                          int pixels, float *panel, int ld)
-{
-    if (form == DCK_PAIRS)
-        DCK(gather_pairs)(g, from, first, rows, first_pixel, pixels, NULL, 0, panel, ld);
-    else
-        DCK(gather)(g, from, first, rows, first_pixel, pixels, panel, ld);
-}
-
 /* One unit's sums for outputs first..first + m of a group. */
 static void weight_unit(const weight_pass *s, int unit, int group, int range, float *dy_panel, float *x_panel)
 {
@@ -345,10 +335,10 @@ static void weight_unit(const weight_pass *s, int unit, int group, int range, fl
             ld = dck_leading(dck_words(s->form, pixels));
         const dck_source dy = dck_gradient_source(&s->dy, s->n, block, group * s->m);
         const dck_source x = dck_source_of(s->x, block, group * in);
-        gather_pixels(s->form, &s->dy_gather, dy, first, m, first_pixel, pixels, dy_panel, ld);
+        DCK(gather_pixels)(s->form, &s->dy_gather, dy, first, m, first_pixel, pixels, dy_panel, ld);
         for (int j = 0; j < s->row_ranges.count; j++) {
             int row = j * s->row_ranges.size, rows = dck_cut_length(s->row_ranges, j, s->rows);
-            gather_pixels(s->form, &s->x_gather, x, row, rows, first_pixel, pixels, x_panel, ld);
+            DCK(gather_pixels)(s->form, &s->x_gather, x, row, rows, first_pixel, pixels, x_panel, ld);
             DCK(outer_product)
             (s->form, dy_panel, m, x_panel, rows, ld, dck_words(s->form, pixels), sum + row, s->rows, NULL);
         }

@@ -33,18 +33,29 @@ void DCK(pair_pixels)(const float *from, int ld_from, int rows, int pixels, floa
     }
 }
 
-void DCK(gather_pairs)(const dck_gather *g, dck_source from, int first_row, int rows, int first_pixel, int pixels,
-                       float *by_rows, int ld, float *by_pixels, int ld_pixels)
+void DCK(gather_rows)(dck_form form, const dck_gather *g, dck_source from, int first_row, int rows, int first_pixel,
+                      int pixels, float *panel, int ld)
 {
     _Alignas(64) float lines[DCK_LINES_FLOATS];
-    const int ld_lines = dck_leading(pixels);
-    for (int r = 0; r < rows; r += DCK_LINES) {
-        const int n = rows - r < DCK_LINES ? rows - r : DCK_LINES;
+    if (form == DCK_FLOATS)
+        DCK(gather)(g, from, first_row, rows, first_pixel, pixels, panel, ld);
+    for (int r = 0; r < rows && form == DCK_PAIRS; r += DCK_LINES, panel += (size_t)DCK_LINES / 2 * ld * DCK_LANES) {
+        const int n = rows - r < DCK_LINES ? rows - r : DCK_LINES, ld_lines = dck_leading(pixels);
         DCK(gather)(g, from, first_row + r, n, first_pixel, pixels, lines, ld_lines);
-        if (by_rows)
-            DCK(pair_rows)(lines, ld_lines, n, pixels, by_rows + (size_t)r / 2 * ld * DCK_LANES, ld);
-        if (by_pixels)
-            DCK(pair_pixels)(lines, ld_lines, n, pixels, by_pixels + (size_t)r * ld_pixels * DCK_LANES, ld_pixels);
+        DCK(pair_rows)(lines, ld_lines, n, pixels, panel, ld);
+    }
+}
+
+void DCK(gather_pixels)(dck_form form, const dck_gather *g, dck_source from, int first_row, int rows, int first_pixel,
+                        int pixels, float *panel, int ld)
+{
+    _Alignas(64) float lines[DCK_LINES_FLOATS];
+    if (form == DCK_FLOATS)
+        DCK(gather)(g, from, first_row, rows, first_pixel, pixels, panel, ld);
+    for (int r = 0; r < rows && form == DCK_PAIRS; r += DCK_LINES, panel += (size_t)DCK_LINES * ld * DCK_LANES) {
+        const int n = rows - r < DCK_LINES ? rows - r : DCK_LINES, ld_lines = dck_leading(pixels);
+        DCK(gather)(g, from, first_row + r, n, first_pixel, pixels, lines, ld_lines);
+        DCK(pair_pixels)(lines, ld_lines, n, pixels, panel, ld);
     }
 }
 

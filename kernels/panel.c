@@ -159,7 +159,7 @@ void DCK(gather)(const dck_gather *g, dck_source from, int first_row, int rows, 
 
 /* ---- product ---- */
 
-/* Weights and numbers of a panel in either form: bits that only these two look at. */
+/* Weights and numbers of a panel in either form. */
 DCK_INLINE dck_vec broadcast(dck_form form, const float *a)
 {
     typedef uint32_t word __attribute__((may_alias));

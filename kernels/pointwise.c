@@ -151,6 +151,12 @@ static panels panels_in(const backward *s, float *memory)
     return (panels){memory, memory + size, memory + size + (size_t)DCK_DY_ROWS * PIXELS, memory + 3 * size};
 }
 
+/* From row to row of x's panel, and of dy's that the outer product reads. */
+static int ld_pixels(const backward *s, const chunk *c)
+{
+    return s->form == DCK_PAIRS ? c->ld_words : c->ld;
+}
+
 /* The part of dx (inputs first.. of a group) that comes of dy's outputs first_out.. */
 static void chunk_dx(const backward *s, const chunk *c, int first, int m, int first_out, int rows, const panels *at,
                      const dck_ahead *ahead)
@@ -159,8 +165,7 @@ static void chunk_dx(const backward *s, const chunk *c, int first, int m, int fi
     const float *a = s->transposed + (size_t)channel * ld_a + dck_words(s->form, first_out);
     const bool add = s->accumulate || first_out > 0;
     float *to = dck_plane(s->dx, c->block, channel);
-    dck_output out = {
-        .mask = s->relu ? at->x : NULL, .mask_form = s->form, .ld_mask = s->form == DCK_PAIRS ? c->ld_words : c->ld};
+    dck_output out = {.mask = s->relu ? at->x : NULL, .mask_form = s->form, .ld_mask = ld_pixels(s, c)};
     rows = dck_words(s->form, rows);
     if (s->stride == 1) {
         out.to = to + (size_t)c->first_pixel * DCK_LANES;
@@ -242,12 +247,10 @@ static void gather_turn(const backward *s, const turn *t, const panels *at, dck_
         return;
     const dck_source x = dck_source_of(s->x, c->block, c->group * s->in);
     const int first = t->i * s->in_ranges.size, rows = dck_cut_length(s->in_ranges, t->i, s->in);
-    if (at && s->form == DCK_PAIRS)
-        DCK(gather_pairs)(&s->x_gather, x, first, rows, c->first_pixel, c->pixels, NULL, 0, at->x, c->ld_words);
-    else if (at)
-        DCK(gather)(&s->x_gather, x, first, rows, c->first_pixel, c->pixels, at->x, c->ld);
-    else
-        DCK(prefetch_panel)(&s->x_gather, x, first, rows, c->first_pixel, ahead);
+    if (at)
+        DCK(gather_pixels)
+    (s->form, &s->x_gather, x, first, rows, c->first_pixel, c->pixels, at->x, ld_pixels(s, c));
+    else DCK(prefetch_panel)(&s->x_gather, x, first, rows, c->first_pixel, ahead);
 }
 
 static void run_turn(const backward *s, const turn *t, float *sum, const panels *at, const dck_ahead *ahead)
@@ -257,8 +260,8 @@ static void run_turn(const backward *s, const turn *t, float *sum, const panels 
     gather_turn(s, t, at, NULL);
     if (sum)
         DCK(outer_product)
-    (s->form, at->dy_pixels, m, at->x, rows, s->form == DCK_PAIRS ? t->c.ld_words : t->c.ld,
-     dck_words(s->form, t->c.pixels), sum + (size_t)first_out * s->in + first, s->in, ahead);
+    (s->form, at->dy_pixels, m, at->x, rows, ld_pixels(s, &t->c), dck_words(s->form, t->c.pixels),
+     sum + (size_t)first_out * s->in + first, s->in, ahead);
     if (s->dx.data)
         chunk_dx(s, &t->c, first, rows, first_out, m, at, sum ? NULL : ahead);
 }
@@ -415,10 +418,7 @@ static void forward_item(const forward *s, int item, float *panel)
         const int row = i * in_ranges.size, rows = dck_cut_length(in_ranges, i, s->x.c);
         dck_ahead ahead;
         const dck_source x = dck_source_of(s->x, c->block, 0);
-        if (s->form == DCK_PAIRS)
-            DCK(gather_pairs)(&s->gather, x, row, rows, c->first_pixel, c->pixels, panel, c->ld, NULL, 0);
-        else
-            DCK(gather)(&s->gather, x, row, rows, c->first_pixel, c->pixels, panel, c->ld);
+        DCK(gather_rows)(s->form, &s->gather, x, row, rows, c->first_pixel, c->pixels, panel, c->ld);
         look_ahead(s, item, in_ranges, i, &ahead);
         for (int b = 0; b < s->branches; b++) {
             const dck_cut_up ranges = dck_cut_rows(s->branch[b].y.c);

@@ -8,8 +8,10 @@
 
 #include "kernels.h"
 
-#ifdef __AVX512BF16__
+/* Instructions for bfloat16. (A compiler told -march=native has them for narrower vectors, too.) */
+#if DCK_VECTOR == 16 && defined __AVX512BF16__
 #include <immintrin.h>
+#define DCK_HAS_DOT
 #endif
 
 #define DCK_JOIN_(name, isa) dck_##name##_##isa
@@ -105,7 +107,7 @@ DCK_INLINE uint16_t dck_to_bf16(float x)
 
 DCK_INLINE dck_pairs dck_pair(dck_vec first, dck_vec second)
 {
-#ifdef __AVX512BF16__
+#ifdef DCK_HAS_DOT
     static const uint16_t alternate[32]
         __attribute__((aligned(64))) = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
                                         8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
@@ -129,7 +131,7 @@ DCK_INLINE dck_vec dck_second(dck_pairs p)
 /* sum + the product of the first numbers + that of the second ones. */
 DCK_INLINE dck_vec dck_dot(dck_vec sum, dck_pairs a, dck_pairs b)
 {
-#ifdef __AVX512BF16__
+#ifdef DCK_HAS_DOT
     return (dck_vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
 #else
     return sum + dck_first(a) * dck_first(b) + dck_second(a) * dck_second(b);

@@ -95,6 +95,7 @@ static dc_status import(const dc_comm *world, const dc_args *args, FILE *out)
         .labels = dc_args_value(args, "labels"),
     };
     DC_TRY(import_settings(args, &options));
+    DC_TRY(dc_comm_watch(world));
     dc_log *log;
     DC_TRY(dc_log_open(world->rank, world->size, dc_log_on_terminal(), NULL, &log));
     dc_status status =
@@ -126,8 +127,10 @@ dc_status dc_data_command(const dc_comm *world, int argc, char *const *argv, FIL
             dc_args_print_help("dcanas data", command, out);
     } else if (command == &commands[0]) {
         status = import(world, args, out);
-    } else if (world->rank == 0) {
-        status = info(args, out);
+    } else {
+        dc_watchdog_begun(world->watchdog); /* not watched */
+        if (world->rank == 0)
+            status = info(args, out);
     }
     dc_args_destroy(args);
     return status;

@@ -266,6 +266,8 @@ dc_status dc_eval_command(const dc_comm *world, int argc, char *const *argv, FIL
         dc_args_destroy(args);
         return DC_OK;
     }
+    DC_TRY(dc_comm_watch(world));
+    dc_watchdog_moved(world->watchdog, "the evaluation", 0);
     evaluation e = {.world = world};
     dc_status status = evaluate(&e, args, out);
     dc_loader_destroy(e.loader);

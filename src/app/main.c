@@ -12,7 +12,6 @@
 #include "base/signals.h"
 #include "base/spin.h"
 #include "base/text.h"
-#include "base/units.h"
 #include "comm/comm.h"
 
 #include <stdlib.h>
@@ -64,23 +63,6 @@ static dc_status unknown(const char *name)
     return dc_fail(DC_ERR_INPUT, "unknown command '%s'; `dcanas --help` lists them all", name);
 }
 
-/* What has no configuration, for DCANAS_WATCHDOG (0: no watch). It is long: a data set of ImageNet's size is flushed to
- * its disk in one call. */
-static dc_status watch(const dc_comm *world)
-{
-    const char *text = getenv("DCANAS_WATCHDOG");
-    double timeout_s;
-    dc_status status = dc_parse_duration(text && *text ? text : "30m", &timeout_s);
-    if (status != DC_OK)
-        status = dc_fail(status, "DCANAS_WATCHDOG=%s: must be a duration such as 90, 45s or 15m, 0: none", text);
-    DC_TRY(dc_comm_agree(world, status));
-    if (timeout_s == 0) {
-        dc_watchdog_begun(world->watchdog);
-        return DC_OK;
-    }
-    return dc_comm_alone(world, dc_watchdog_start(world->watchdog, world->mpi, timeout_s, "DCANAS_WATCHDOG"));
-}
-
 static dc_status dispatch(const dc_comm *world, int argc, char *const *argv, FILE *out)
 {
     const char *name = argc > 1 ? argv[1] : "--help";
@@ -97,14 +79,10 @@ static dc_status dispatch(const dc_comm *world, int argc, char *const *argv, FIL
     for (size_t i = 0; i < sizeof collectives / sizeof *collectives; i++)
         if (strcmp(name, collectives[i]) == 0)
             return dc_run_command(world, name, argc - 2, argv + 2, out);
-    if (strcmp(name, "eval") == 0) {
-        DC_TRY(watch(world));
+    if (strcmp(name, "eval") == 0)
         return dc_eval_command(world, argc - 2, argv + 2, out);
-    }
-    if (strcmp(name, "data") == 0) {
-        DC_TRY(watch(world));
+    if (strcmp(name, "data") == 0)
         return dc_data_command(world, argc - 2, argv + 2, out);
-    }
     dc_watchdog_begun(world->watchdog); /* the others are not watched */
     if (strcmp(name, "plan") == 0)
         return dc_plan_command(world, argc - 2, argv + 2, out);

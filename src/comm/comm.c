@@ -1,5 +1,7 @@
 #include "comm/comm.h"
 
+#include "base/units.h"
+
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -263,6 +265,21 @@ dc_status dc_comm_alone(const dc_comm *comm, dc_status mine)
     if (mine != DC_OK && comm->size > 1)
         dc_comm_abort(mine);
     return mine;
+}
+
+dc_status dc_comm_watch(const dc_comm *world)
+{
+    const char *text = getenv("DCANAS_WATCHDOG");
+    double timeout_s = 0;
+    dc_status status = world->rank == 0 ? dc_parse_duration(text && *text ? text : "30m", &timeout_s) : DC_OK;
+    if (status != DC_OK)
+        status = dc_fail(status, "DCANAS_WATCHDOG=%s: must be a duration such as 90, 45s or 15m, 0: none", text);
+    DC_TRY(dc_comm_agree(world, status));
+    DC_TRY(dc_comm_bcast(world, 0, &timeout_s, sizeof timeout_s)); /* launchers need not pass it on to all */
+    if (timeout_s > 0)
+        return dc_comm_alone(world, dc_watchdog_start(world->watchdog, world->mpi, timeout_s, "DCANAS_WATCHDOG"));
+    dc_watchdog_begun(world->watchdog);
+    return DC_OK;
 }
 
 dc_status dc_comm_any(const dc_comm *comm, bool mine, bool *any)

@@ -67,7 +67,8 @@ void dc_comm_finalize(dc_comm *world);
 
 /* Ends the whole job at once from one rank alone: prints this thread's message as "dcanas: rank R: ..." to stderr and
  * aborts with the exit status of `status`, which the launcher passes on; where it does not reach the others, they end
- * by themselves within seconds, told by the watchdog. R is the rank in the world. Not collective. */
+ * by themselves within seconds, told by the watchdog (if they are watched). R is the rank in the world. Not collective.
+ */
 _Noreturn void dc_comm_abort(dc_status status);
 
 /* Ends this process where others have died and MPI can neither be finalized nor aborted (Open MPI's mpirun
@@ -106,6 +107,10 @@ dc_status dc_comm_agree(const dc_comm *comm, dc_status mine);
  * worth: on one rank mine comes back; among several the job ends at once (dc_comm_abort), since the others wait in a
  * collective, or in a sum over ranks whose memory may not be freed. Not collective. */
 dc_status dc_comm_alone(const dc_comm *comm, dc_status mine);
+
+/* Watches, from now on, the ranks of a command that has no configuration: for rank 0's DCANAS_WATCHDOG (0: not at all),
+ * by default long, since a data set of ImageNet's size is flushed to its disk in one call. Once; collective. */
+dc_status dc_comm_watch(const dc_comm *world);
 
 /* DC_TRY over all ranks: every rank returns when one fails. */
 #define DC_TRY_ALL(comm, expression) DC_TRY(dc_comm_agree(comm, (expression)))

@@ -233,17 +233,22 @@ void dc_watchdog_tell_end(dc_watchdog *w, int code)
     }
 }
 
+/* One that was taken for dead has no say. */
 static dc_status hear_end(dc_watchdog *w)
 {
-    int there, code;
-    MPI_Status envelope;
-    DC_MPI(MPI_Iprobe(MPI_ANY_SOURCE, TAG_END, w->mpi, &there, &envelope));
-    if (!there)
-        return DC_OK;
-    DC_MPI(MPI_Recv(&code, 1, MPI_INT, envelope.MPI_SOURCE, TAG_END, w->mpi, MPI_STATUS_IGNORE));
-    if (w->rank == 0)
-        dc_watchdog_tell_end(w, code);
-    _Exit(code);
+    for (;;) {
+        int there, code;
+        MPI_Status envelope;
+        DC_MPI(MPI_Iprobe(MPI_ANY_SOURCE, TAG_END, w->mpi, &there, &envelope));
+        if (!there)
+            return DC_OK;
+        DC_MPI(MPI_Recv(&code, 1, MPI_INT, envelope.MPI_SOURCE, TAG_END, w->mpi, MPI_STATUS_IGNORE));
+        if (w->rank == 0 && atomic_load(&w->ranks[envelope.MPI_SOURCE].forgotten))
+            continue;
+        if (w->rank == 0)
+            dc_watchdog_tell_end(w, code);
+        _Exit(code);
+    }
 }
 
 /* ---- a turn ---- */

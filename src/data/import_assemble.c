@@ -266,8 +266,10 @@ static dc_status make_head(assembly *a)
         const entry *e = &a->entries[i];
         if (!e->splits)
             continue;
-        if (head->storage == DC_STORAGE_JPEG && record_of(a, e)->form == DC_RECORD_PNG)
+        if (head->storage == DC_STORAGE_JPEG && record_of(a, e)->form == DC_RECORD_PNG) {
             DC_TRY(convert_png(a, e));
+            dc_import_show(job, "converting", (double)i / (double)a->n, i);
+        }
         for (int s = 0; s < DC_SPLIT_COUNT; s++)
             if (is_in(&a->entries[i], (dc_split)s)) {
                 head->n[s]++;

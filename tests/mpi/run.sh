@@ -85,6 +85,9 @@ on_cpus() {
     OMPI_MCA_orte_enable_recovery=1 job 3 25 test_comm unlaunched # mpirun lets the others live
     [ $? -ne 124 ] && [ "$(grep -c "^dcanas: rank 2: $missing" "$log")" = 1 ]
     report 'test_comm unlaunched, 3 ranks: those that mpirun does not end end by themselves' $?
+    OMPI_MCA_orte_enable_recovery=1 job 3 25 test_comm forgotten
+    [ "$(grep -c '^rank [01] has gone on' "$log")" = 2 ]
+    report 'test_comm forgotten, 3 ranks: one that was taken for dead does not end the others' $?
     ends 4 test_farm fail 1 10 '\(rank [0-9]: \)\{0,1\}search 3: cannot write'
     ends 4 test_farm abort 1 10 '\(rank [0-9]: \)\{0,1\}search 3: cannot write'
     ends 4 test_farm kill any 10

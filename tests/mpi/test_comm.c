@@ -176,6 +176,25 @@ static dc_status unlaunched(const dc_comm *world)
     return dc_comm_sum_doubles(world, &one, 1);
 }
 
+/* The last rank is taken for dead by rank 0, and then ends the job: the others go on. */
+static dc_status forgotten(const dc_comm *world)
+{
+    launcher_lives = false;
+    CHECK_OK(dc_watchdog_start(world->watchdog, world->mpi, 20, "[run] watchdog"));
+    if (world->rank == 0)
+        dc_watchdog_forget(world->watchdog, world->size - 1);
+    CHECK_OK(dc_comm_barrier(world));
+    if (world->rank == world->size - 1)
+        dc_comm_abort(fail_last(world, DC_ERR_INPUT));
+    for (int i = 0; i < 40; i++) {
+        usleep(100000);
+        dc_watchdog_moved(world->watchdog, "a place", i);
+    }
+    printf("rank %d has gone on\n", world->rank);
+    fflush(stdout);
+    _Exit(0);
+}
+
 /* "stuck": the last rank neither moves nor waits; "deadlock": all wait, for different things; "slow": somebody always
  * moves, for much longer than the timeout. */
 static dc_status watched(const dc_comm *world, const char *scenario)
@@ -204,6 +223,8 @@ static dc_status play(const dc_comm *world, const char *scenario)
         return watched(world, scenario);
     if (strcmp(scenario, "unlaunched") == 0)
         return unlaunched(world);
+    if (strcmp(scenario, "forgotten") == 0)
+        return forgotten(world);
     if (strcmp(scenario, "collectives") == 0)
         return collectives(world);
     if (strcmp(scenario, "together") == 0)

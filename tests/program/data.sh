@@ -100,6 +100,12 @@ unset DCANAS_WATCHDOG
 run 2 data import folders large out/two.h5
 check '... and the next import goes on' cmp out/one.h5 out/two.h5
 rm out/two.h5
+timeout -k 5 60 mpirun --oversubscribe --bind-to none -np 1 env DCANAS_WATCHDOG=0 "$program" data import folders large out/two.h5 : \
+    -np 1 env DCANAS_WATCHDOG=1s "$program" data import folders large out/two.h5 >"$out" 2>"$err"
+status=$?
+check 'rank 0 says for how long' [ $status = 0 ]
+check '... and the file is there' cmp out/one.h5 out/two.h5
+rm out/two.h5
 DCANAS_WATCHDOG=soon run 1 data import folders large out/two.h5
 check 'DCANAS_WATCHDOG that is no time is refused' says '^dcanas: DCANAS_WATCHDOG=soon: must be a duration'
 

@@ -429,12 +429,11 @@ static void batch_norm_keeps_its_digits(void **state)
     dc_graph_destroy(g);
 }
 
-static void threads_change_no_bit(void **state)
+static void check_threads(dc_precision precision)
 {
-    (void)state;
     dc_backend *backends[3];
     for (int i = 0; i < 3; i++)
-        must(dc_cpu_backend_create(i + 1, DC_PRECISION_F32, &backends[i]));
+        must(dc_cpu_backend_create(i + 1, precision, &backends[i]));
     for (int i = 0; i < N_CASES; i++) {
         op_case c = cases[i];
         c.batch = c.n_images = 75; /* large enough to be shared by threads */
@@ -455,6 +454,13 @@ static void threads_change_no_bit(void **state)
     }
     for (int i = 0; i < 3; i++)
         dc_backend_destroy(backends[i]);
+}
+
+static void threads_change_no_bit(void **state)
+{
+    (void)state;
+    check_threads(DC_PRECISION_F32);
+    check_threads(DC_PRECISION_BF16);
 }
 
 /* ---- the reference against finite differences ---- */
