@@ -5,10 +5,10 @@
  * A search step takes a batch of validation images (alpha) and one of training images (weights); images/s counts one of
  * them. A step's time is the median after two steps of warm-up, of at most 25 steps in about S seconds (15), 3 at the
  * least. Start is the time from the opened data set to the first step. The floor is the time that the step would take
- * if each of its operations ran at this machine's peak (work.h). On a GPU, which has no floor here (bench_gpu_kernels
- * has those of its kernels), a step's time is the mean from when it is idle until it is idle again. Under mpirun all
- * ranks do the row together, with N threads each. Each row is measured in a process of its own, so that its peak memory
- * (RSS) is its own, beside the plan's: arena, model and loaders. */
+ * if each of its operations ran at this machine's peak in float (work.h). On a GPU, which has no floor here
+ * (bench_gpu_kernels has those of its kernels), a step's time is the mean from when it is idle until it is idle again.
+ * Under mpirun all ranks do the row together, with N threads each. Each row is measured in a process of its own, so
+ * that its peak memory (RSS) is its own, beside the plan's: arena, model and loaders. */
 #include "app/settings.h"
 #include "base/clock.h"
 #include "base/spin.h"
