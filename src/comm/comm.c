@@ -271,6 +271,8 @@ dc_status dc_comm_watch(const dc_comm *world)
 {
     const char *text = getenv("DCANAS_WATCHDOG");
     double timeout_s = 0;
+    if (!world->watchdog)
+        return DC_OK;
     dc_status status = world->rank == 0 ? dc_parse_duration(text && *text ? text : "30m", &timeout_s) : DC_OK;
     if (status != DC_OK)
         status = dc_fail(status, "DCANAS_WATCHDOG=%s: must be a duration such as 90, 45s or 15m, 0: none", text);

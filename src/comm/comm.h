@@ -109,7 +109,8 @@ dc_status dc_comm_agree(const dc_comm *comm, dc_status mine);
 dc_status dc_comm_alone(const dc_comm *comm, dc_status mine);
 
 /* Watches, from now on, the ranks of a command that has no configuration: for rank 0's DCANAS_WATCHDOG (0: not at all),
- * by default long, since a data set of ImageNet's size is flushed to its disk in one call. Once; collective. */
+ * by default long, since a data set of ImageNet's size is flushed to its disk in one call. Without a watchdog
+ * (dc_comm_self) it does nothing. Once; collective. */
 dc_status dc_comm_watch(const dc_comm *world);
 
 /* DC_TRY over all ranks: every rank returns when one fails. */

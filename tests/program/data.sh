@@ -90,7 +90,7 @@ rm out/two.h5
 # ---- a rank that hangs ----
 
 hang() {
-    kill -STOP "$(tail -n 1 "$ranks")"
+    kill -STOP "$(tail -n 1 "$ranks" 2>/dev/null)" 2>/dev/null
     finished
 }
 export DCANAS_WATCHDOG=2s
