@@ -41,6 +41,7 @@ typedef struct evaluation {
     dc_model *model;
     dc_loader *loader;
     dc_split split;
+    dc_precision precision;
     dc_metrics metrics;
     int64_t *confusion; /* [true class][predicted class] */
     dc_network_options network;
@@ -111,7 +112,8 @@ static dc_status prepare(evaluation *e, const dc_args *args)
     const char *device = dc_args_value(args, "device"), *precision = dc_args_value(args, "precision");
     dc_backend_options backend = {.threads = threads, .local_rank = e->world->local_rank};
     if (precision)
-        DC_TRY(dc_precision_parse(precision, &backend.precision));
+        DC_TRY(dc_precision_parse(precision, &e->precision));
+    backend.precision = e->precision;
     DC_TRY(dc_backend_create(device ? device : "auto", &backend, &e->backend));
     e->arena.backend = e->backend;
     DC_TRY(load_model(e, dc_args_at(args, 0), batch));
@@ -150,6 +152,7 @@ static dc_status print_json(const evaluation *e, FILE *out)
     const dc_metrics *m = &e->metrics;
     cJSON *root = cJSON_CreateObject();
     cJSON_AddNumberToObject(root, "images", (double)m->n);
+    cJSON_AddStringToObject(root, "precision", dc_precision_names[e->precision]);
     cJSON_AddNumberToObject(root, "loss", m->n ? m->loss / (double)m->n : 0);
     cJSON_AddNumberToObject(root, "accuracy", share(m->top1, m->n));
     cJSON_AddNumberToObject(root, "top5", share(m->top5, m->n));
@@ -172,7 +175,8 @@ static dc_status print_json(const evaluation *e, FILE *out)
 static void print_text(const evaluation *e, FILE *out)
 {
     const dc_metrics *m = &e->metrics;
-    fprintf(out, "%s images  %15s\n", dc_split_name(e->split), dc_format_count(m->n).s);
+    fprintf(out, "%s images  %15s   computed in %s\n", dc_split_name(e->split), dc_format_count(m->n).s,
+            dc_precision_names[e->precision]);
     fprintf(out, "loss         %15.4f\n", m->n ? m->loss / (double)m->n : 0);
     fprintf(out, "accuracy     %13.2f %%\n", 100 * share(m->top1, m->n));
     fprintf(out, "top 5        %13.2f %%\n\n", 100 * share(m->top5, m->n));

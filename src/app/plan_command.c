@@ -12,7 +12,7 @@
 static const dc_option options[] = {
     {"set", "SECTION.KEY=VALUE", "changes one key of the configuration; may be repeated"},
     {"device", "auto|cpu|cuda", "what is to compute: [run] device"},
-    {"precision", "float|tf32|bf16", "in what: [run] precision"},
+    {"precision", "float|tf32|bf16", "in what ([run] precision; default float; tf32 needs a GPU)"},
     {"genotype", "GENOTYPE", "plans only the training of this architecture: a name, a text or a file"},
     {"gpu", "a100|h100|b200", "plans for such a GPU, which need not be here"},
     {"ranks", "N", "ranks that the run will have (default: those that this command is started with)"},

@@ -231,20 +231,23 @@ static void print_end(const dc_pipeline *p, const dc_outcome *o, FILE *out)
     const char *given = p->settings.lug_file, *folder = *given ? "" : f, *lug = *given ? given : "/lug.h5";
     if (p->lug.n)
         fprintf(out, "  %s%s               the lookup graph: serves other budgets in the same metrics\n", folder, lug);
+    char precision[32] = "";
+    if (p->settings.run.precision != DC_PRECISION_F32)
+        snprintf(precision, sizeof precision, " --precision %s", dc_precision_names[p->settings.run.precision]);
     fprintf(out, "\nWhat to try next\n\n");
     if (p->settings.budget[DC_METRIC_PARAMS] && p->lug.n > 0)
         fprintf(out,
-                "  another budget with the same lookup graph:\n    mpirun -np %d dcanas run CONFIG --set "
+                "  another budget with the same lookup graph:\n    mpirun -np %d dcanas run CONFIG%s --set "
                 "run.name=smaller --set budget.params=%" PRId64 " --set lug.file=%s%s\n",
-                p->world->size, (p->settings.budget[DC_METRIC_PARAMS] + (int64_t)p->limits[DC_METRIC_PARAMS].min) / 2,
-                folder, lug);
+                p->world->size, precision,
+                (p->settings.budget[DC_METRIC_PARAMS] + (int64_t)p->limits[DC_METRIC_PARAMS].min) / 2, folder, lug);
     fprintf(out,
-            "  a longer training of this architecture:\n    mpirun -np %d dcanas train CONFIG --genotype "
+            "  a longer training of this architecture:\n    mpirun -np %d dcanas train CONFIG%s --genotype "
             "%s/genotype.txt --set run.name=longer --set target.epochs=%d\n",
-            p->world->size, f, 4 * p->settings.target.epochs);
+            p->world->size, precision, f, 4 * p->settings.target.epochs);
     if (o->training)
-        fprintf(out, "  the accuracy of each class:\n    dcanas eval %s/training/best.h5 %s\n", f,
-                p->settings.data_file);
+        fprintf(out, "  the accuracy of each class:\n    dcanas eval %s/training/best.h5 %s%s\n", f,
+                p->settings.data_file, precision);
 }
 
 dc_status dc_summary_print(const dc_pipeline *p, const dc_outcome *o, FILE *out)

@@ -16,7 +16,7 @@
 #define DEVICE_OPTIONS                                                                                                 \
     {"device", "auto|cpu|cuda", "what computes: [run] device"},                                                        \
     {                                                                                                                  \
-        "precision", "float|tf32|bf16", "in what: [run] precision"                                                     \
+        "precision", "float|tf32|bf16", "in what ([run] precision; default float; tf32 needs a GPU)"                   \
     }
 
 #define KEYS_OPTION                                                                                                    \

@@ -7,6 +7,7 @@
 #include <hdf5.h>
 #include <mpi.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
 
@@ -41,7 +42,10 @@ void dc_version_print(FILE *out)
     library all[LIBRARIES];
     list_libraries(all);
     fprintf(out, "dcanas %s\n", DC_VERSION);
-    fprintf(out, "  compute  cpu, instruction set %s\n", dck_kernels_for(NULL)->isa);
+    const char *isa = getenv("DCANAS_ISA");
+    const dck_kernels *kernels = dck_kernels_for(isa && *isa ? isa : NULL);
+    fprintf(out, "  compute  cpu, instruction set %s\n",
+            kernels ? kernels->isa : "none: DCANAS_ISA is not one of this machine's");
     char gpus[192];
     dc_backend_gpus(gpus, sizeof gpus);
     fprintf(out, "           cuda: %s\n", gpus);
