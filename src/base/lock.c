@@ -139,18 +139,20 @@ static void text_of(const cJSON *record, const char *name, char *out, size_t siz
     copy_line(cJSON_IsString(item) ? item->valuestring : "", out, size);
 }
 
-static dc_status write_owner(const dc_lock *lock, const identity *me)
+/* path: the record, or a claim. */
+static dc_status write_owner(const char *path, const dc_lock *lock)
 {
+    identity me = identity_of_this();
     cJSON *record = cJSON_CreateObject();
     cJSON_AddNumberToObject(record, "generation", (double)lock->generation);
-    cJSON_AddStringToObject(record, "host", me->host);
-    cJSON_AddNumberToObject(record, "process", (double)me->process);
-    cJSON_AddNumberToObject(record, "started", (double)me->started);
-    cJSON_AddStringToObject(record, "boot", me->boot);
-    cJSON_AddStringToObject(record, "space", me->space);
-    cJSON_AddStringToObject(record, "job", me->job);
-    cJSON_AddNumberToObject(record, "restarts", me->restarts);
-    return write_record(lock->path, record);
+    cJSON_AddStringToObject(record, "host", me.host);
+    cJSON_AddNumberToObject(record, "process", (double)me.process);
+    cJSON_AddNumberToObject(record, "started", (double)me.started);
+    cJSON_AddStringToObject(record, "boot", me.boot);
+    cJSON_AddStringToObject(record, "space", me.space);
+    cJSON_AddStringToObject(record, "job", me.job);
+    cJSON_AddNumberToObject(record, "restarts", me.restarts);
+    return write_record(path, record);
 }
 
 static dc_status write_beat(const dc_lock *lock, bool ended)
@@ -166,17 +168,19 @@ static dc_status write_beat(const dc_lock *lock, bool ended)
 
 /* ---- looking ---- */
 
-static dc_lock_life life_of(const cJSON *record, const dc_lock_view *view)
+/* Of the process that a record names; unknown without a record. */
+static dc_lock_life life_of(const cJSON *record)
 {
     identity me = identity_of_this();
-    char boot[sizeof me.boot], space[sizeof me.space];
+    char host[sizeof me.host], boot[sizeof me.boot], space[sizeof me.space];
+    text_of(record, "host", host, sizeof host);
     text_of(record, "boot", boot, sizeof boot);
     text_of(record, "space", space, sizeof space);
-    if (strcmp(view->host, me.host) != 0 || strcmp(space, me.space) != 0)
+    if (strcmp(host, me.host) != 0 || strcmp(space, me.space) != 0)
         return DC_LOCK_UNKNOWN;
     if (strcmp(boot, me.boot) != 0) /* this machine has been started since */
         return DC_LOCK_DEAD;
-    long started = start_of(view->process);
+    long started = start_of((long)number_of(record, "process"));
     return started != 0 && started == (long)number_of(record, "started") ? DC_LOCK_LIVES : DC_LOCK_DEAD;
 }
 
@@ -200,7 +204,7 @@ dc_lock_view dc_lock_look(const char *path)
     if (view.beat_age_s < 0)
         view.beat_age_s = 0;
     bool ended = of_owner && cJSON_IsTrue(cJSON_GetObjectItem(beat, "ended"));
-    view.life = view.generation == 0 || ended ? DC_LOCK_FREE : record ? life_of(record, &view) : DC_LOCK_UNKNOWN;
+    view.life = view.generation == 0 || ended ? DC_LOCK_FREE : life_of(record);
     cJSON_Delete(record);
     cJSON_Delete(beat);
     return view;
@@ -253,6 +257,15 @@ static dc_status watch(const dc_lock *lock, dc_lock_view *owner, bool patient, b
     return DC_OK;
 }
 
+/* Whether the process that made this claim is known to be gone. One that was killed before it wrote its name is not. */
+static bool is_left(const char *claim)
+{
+    cJSON *record = read_record(claim);
+    dc_lock_life life = life_of(record);
+    cJSON_Delete(record);
+    return life == DC_LOCK_DEAD;
+}
+
 /* Creates the file that lets this process write the next record: of lock->generation, the first after the owner's that
  * is free. One that stands there although the record does not change is left of a process that died over it. *made:
  * false when somebody else has become the owner. */
@@ -272,9 +285,10 @@ static dc_status make_claim(dc_lock *lock, const dc_lock_view *owner, bool *made
         *made = fd >= 0;
         if (*made || dc_lock_look(lock->path).generation != owner->generation)
             return DC_OK;
-        if (dc_clock_seconds() - began > lock->timeout_s) {
+        if (is_left(path) || dc_clock_seconds() - began > lock->timeout_s) {
             lock->generation++;
             began = dc_clock_seconds();
+            continue;
         }
         DC_TRY(pause_s(lock->timeout_s / 50, lock->what));
     }
@@ -289,16 +303,17 @@ static dc_status claim(dc_lock *lock, const dc_lock_view *owner, bool *taken)
     DC_TRY(make_claim(lock, owner, taken));
     if (!*taken)
         return DC_OK;
+    beside(lock->path, ".claim-", lock->generation, path);
+    status = write_owner(path, lock); /* so that who finds it left need not wait */
     /* the claim may be newer than the end of somebody else's on the same generation */
-    *taken = dc_lock_look(lock->path).generation == owner->generation;
+    *taken = status == DC_OK && dc_lock_look(lock->path).generation == owner->generation;
     if (*taken) {
-        identity me = identity_of_this();
         lock->beat = 1;
-        status = write_owner(lock, &me);
+        status = write_owner(lock->path, lock);
         if (status == DC_OK)
             status = write_beat(lock, false);
     }
-    for (int64_t g = owner->generation + 1; g <= lock->generation; g++) {
+    for (int64_t g = owner->generation; g <= lock->generation; g++) {
         beside(lock->path, ".claim-", g, path);
         unlink(path);
     }

@@ -2,10 +2,10 @@
  * that several machines share. No fcntl: many parallel file systems lock on one machine only, or not at all.
  *
  * The record at `path` names the owner and a generation, which each new owner raises by one; only who has created
- * `path`.claim-GENERATION (O_EXCL) may write it. Beside it the owner counts in `path`.beat as a sign of life. Whether
- * an owner lives is asked of the system on its own machine, and elsewhere by watching the count for timeout_s: clocks
- * and times of files are never compared. An owner looks at the record before it writes (dc_lock_check) and every
- * timeout_s / 6: once there is a later generation it writes no more.
+ * `path`.claim-GENERATION (O_EXCL), and named itself there, may write it. Beside it the owner counts in `path`.beat as
+ * a sign of life. Whether an owner lives is asked of the system on its own machine, and elsewhere by watching the count
+ * for timeout_s: clocks and times of files are never compared. An owner looks at the record before it writes
+ * (dc_lock_check) and every timeout_s / 6: once there is a later generation it writes no more.
  *
  * Who finds an owner that ended or died takes over at once; who finds a living one is refused, unless that is what was
  * left of an earlier start of the same batch job, requeued since: it is given timeout_s to end, then its generation is

@@ -231,6 +231,27 @@ static void a_claim_that_was_left_is_stepped_over(void **context)
     dc_lock_release(lock);
 }
 
+/* Of a process that was killed while it took the lock: it is known to be gone. */
+static void nobody_waits_for_the_claim_of_the_dead(void **context)
+{
+    (void)context;
+    dc_lock *lock;
+    char claim[DC_PATH_CHARS + 16], *record;
+    pid_t child = child_with_lock();
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    assert_ok(dc_file_read(path, &record, NULL));
+    snprintf(claim, sizeof claim, "%s.claim-2", path);
+    assert_ok(dc_file_replace_text(claim, record));
+    free(record);
+    double began = dc_clock_seconds();
+    assert_ok(acquire(&lock));
+    assert_true(dc_clock_seconds() - began < timeout_s);
+    assert_int_equal(dc_lock_generation(lock), 3);
+    assert_false(dc_file_exists(claim));
+    dc_lock_release(lock);
+}
+
 static void of_many_one_wins(void **context)
 {
     (void)context;
@@ -277,6 +298,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_requeued_job_replaces_its_predecessor, set_up, tear_down),
         cmocka_unit_test_setup_teardown(damaged_records_lock_nobody_out, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_claim_that_was_left_is_stepped_over, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(nobody_waits_for_the_claim_of_the_dead, set_up, tear_down),
         cmocka_unit_test_setup_teardown(of_many_one_wins, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
