@@ -52,8 +52,9 @@ struct dc_watchdog {
     unsigned long long seen; /* moves at the last turn */
     report mine;             /* in flight */
     MPI_Request telling;
-    int sent, received, silence; /* to rank 0, and of its answers */
-    known *ranks;                /* rank 0's */
+    int sent, received; /* to rank 0, and of its answers */
+    atomic_int silence; /* turns since the last answer */
+    known *ranks;       /* rank 0's */
 };
 
 /* ---- the start ---- */
@@ -213,24 +214,30 @@ void dc_watchdog_forget(dc_watchdog *w, int rank)
 
 /* ---- an end that the launcher does not bring ---- */
 
-/* Rank 0 tells all, the others rank 0, which passes it on. */
+/* Rank 0 tells all, the others rank 0, which passes it on; unless it is rank 0 that hangs. */
 void dc_watchdog_tell_end(dc_watchdog *w, int code)
 {
     const struct timespec nap = {.tv_nsec = 1000000};
     static _Thread_local int told; /* may be read after the return */
     if (!w || !atomic_load(&w->watching))
         return;
+    const bool all = w->rank == 0 || atomic_load(&w->silence) > turns_of(w);
+    const int n = all ? w->size : 1;
+    MPI_Request *requests = dc_alloc((size_t)n * sizeof *requests);
+    if (!requests)
+        return;
     told = code;
-    int last = w->rank == 0 ? w->size - 1 : 0, naps = 1000;
-    for (int i = w->rank == 0; i <= last; i++) {
-        MPI_Request request;
-        int done = 0;
-        if ((w->rank == 0 && atomic_load(&w->ranks[i].forgotten)) ||
-            MPI_Isend(&told, 1, MPI_INT, i, TAG_END, w->mpi, &request) != MPI_SUCCESS)
-            continue;
-        while (MPI_Test(&request, &done, MPI_STATUS_IGNORE) == MPI_SUCCESS && !done && naps-- > 0)
-            nanosleep(&nap, NULL);
+    for (int i = 0; i < n; i++) {
+        requests[i] = MPI_REQUEST_NULL;
+        if (i != w->rank && !(w->rank == 0 && atomic_load(&w->ranks[i].forgotten)))
+            MPI_Isend(&told, 1, MPI_INT, i, TAG_END, w->mpi, &requests[i]);
     }
+    for (int naps = 1000, done = 0; naps > 0; naps--) {
+        if (MPI_Testall(n, requests, &done, MPI_STATUSES_IGNORE) != MPI_SUCCESS || done)
+            break;
+        nanosleep(&nap, NULL);
+    }
+    free(requests);
 }
 
 /* One that was taken for dead has no say. */
