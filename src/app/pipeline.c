@@ -353,12 +353,13 @@ dc_status dc_pipeline_open(dc_pipeline *p)
     DC_TRY_ALL(world, world->rank == 0 ? open_folder(p) : dc_log_open(world->rank, world->size, false, NULL, &p->log));
     DC_TRY(dc_comm_bcast(world, 0, &p->progress, sizeof p->progress));
     DC_TRY(share_lock(p));
-    DC_TRY(stage_data(p));
+    /* before the data are copied, which may take longer than a start */
     if (p->settings.run.watchdog_s == 0)
         dc_watchdog_begun(world->watchdog);
     else
         DC_TRY(dc_comm_alone(
             world, dc_watchdog_start(world->watchdog, world->mpi, p->settings.run.watchdog_s, "[run] watchdog")));
+    DC_TRY(stage_data(p));
     introduce(p);
     return DC_OK;
 }

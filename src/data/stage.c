@@ -80,13 +80,15 @@ static void find_copy(const char *path, const dc_dataset *dataset, off_t size, i
     *fd = -1;
 }
 
-static dc_status copy_bytes(int from, const char *from_path, int to, const char *to_path)
+static dc_status copy_bytes(int from, const char *from_path, int to, const char *to_path, dc_watchdog *watchdog)
 {
     char *piece = dc_alloc(PIECE_BYTES);
     if (!piece)
         return DC_ERR_MEMORY;
     dc_status status = DC_OK;
+    int64_t n_pieces = 0;
     for (ssize_t n = 1; status == DC_OK && n != 0;) {
+        dc_watchdog_moved(watchdog, "the copying of the data set", n_pieces++);
         n = read(from, piece, PIECE_BYTES);
         if (dc_signals_received())
             status = dc_fail(DC_INTERRUPTED, "stopped while %s was copied to %s", from_path, to_path);
@@ -100,7 +102,7 @@ static dc_status copy_bytes(int from, const char *from_path, int to, const char 
 }
 
 /* Under another name first, so that a copy with its name is whole. */
-static dc_status make_copy(const dc_dataset *dataset, const char *path, int *fd)
+static dc_status make_copy(const dc_dataset *dataset, const char *path, dc_watchdog *watchdog, int *fd)
 {
     char unfinished[DC_PATH_CHARS + 32];
     snprintf(unfinished, sizeof unfinished, "%s.%ld", path, (long)getpid());
@@ -111,7 +113,7 @@ static dc_status make_copy(const dc_dataset *dataset, const char *path, int *fd)
     const int to = open(unfinished, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     dc_status status = to < 0 ? dc_fail(DC_ERR_IO, "%s: cannot write: %s", unfinished, strerror(errno)) : DC_OK;
     if (status == DC_OK)
-        status = copy_bytes(from, dataset->path, to, unfinished);
+        status = copy_bytes(from, dataset->path, to, unfinished, watchdog);
     close(from);
     if (status == DC_OK && (flock(to, LOCK_SH) != 0 || rename(unfinished, path) != 0))
         status = dc_fail(DC_ERR_IO, "%s: cannot rename to %s: %s", unfinished, path, strerror(errno));
@@ -124,7 +126,8 @@ static dc_status make_copy(const dc_dataset *dataset, const char *path, int *fd)
 }
 
 /* In this folder: DC_OK without stage->staged when there is no room. */
-static dc_status stage_in(const char *folder, const dc_dataset *dataset, off_t size, dc_stage *stage)
+static dc_status stage_in(const char *folder, const dc_dataset *dataset, off_t size, dc_watchdog *watchdog,
+                          dc_stage *stage)
 {
     char name[128], path[DC_PATH_CHARS];
     snprintf(name, sizeof name, "dcanas-%lu-%016" PRIx64 ".h5", (unsigned long)geteuid(), dataset->hash);
@@ -134,7 +137,7 @@ static dc_status stage_in(const char *folder, const dc_dataset *dataset, off_t s
     if (!stage->found) {
         if (room_in(folder) < (double)size)
             return DC_OK;
-        DC_TRY(make_copy(dataset, path, &stage->fd));
+        DC_TRY(make_copy(dataset, path, watchdog, &stage->fd));
     }
     stage->staged = true;
     strcpy(stage->path, path);
@@ -142,13 +145,13 @@ static dc_status stage_in(const char *folder, const dc_dataset *dataset, off_t s
 }
 
 /* By one rank of a node. */
-static dc_status stage_on_node(const char *where, const dc_dataset *dataset, dc_stage *stage)
+static dc_status stage_on_node(const char *where, const dc_dataset *dataset, dc_watchdog *watchdog, dc_stage *stage)
 {
     struct stat info;
     if (stat(dataset->path, &info) != 0)
         return dc_fail(DC_ERR_IO, "%s: cannot read: %s", dataset->path, strerror(errno));
     if (strcmp(where, "auto") != 0) {
-        DC_TRY(stage_in(where, dataset, info.st_size, stage));
+        DC_TRY(stage_in(where, dataset, info.st_size, watchdog, stage));
         if (stage->staged)
             return DC_OK;
         return dc_fail(DC_ERR_INPUT, "[data] stage = %s: %s of %s is needed there, and it has room for %s", where,
@@ -157,7 +160,7 @@ static dc_status stage_on_node(const char *where, const dc_dataset *dataset, dc_
     const char *folders[] = {memory_folder, getenv("TMPDIR")};
     for (int i = 0; i < 2 && !stage->staged && is_remote(dataset->path); i++)
         if (folders[i] && *folders[i] && !is_remote(folders[i]))
-            DC_TRY(stage_in(folders[i], dataset, info.st_size, stage));
+            DC_TRY(stage_in(folders[i], dataset, info.st_size, watchdog, stage));
     return DC_OK;
 }
 
@@ -169,7 +172,7 @@ dc_status dc_stage_open(const dc_comm *world, const char *where, const dc_datase
         return DC_OK;
     dc_comm node;
     DC_TRY(dc_comm_split_node(world, &node));
-    dc_status status = node.rank == 0 ? stage_on_node(where, dataset, stage) : DC_OK;
+    dc_status status = node.rank == 0 ? stage_on_node(where, dataset, world->watchdog, stage) : DC_OK;
     status = dc_comm_agree(&node, status);
     const int fd = stage->fd;
     if (status == DC_OK)

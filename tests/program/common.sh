@@ -121,6 +121,26 @@ ended() {
     ! kill -0 "$job" 2>/dev/null
 }
 
+# The ranks that still live; who has ended and waits for being noticed does not.
+living() {
+    local pid
+    while read -r pid; do
+        case $(ps -o stat= -p "$pid") in
+        '' | Z*) ;;
+        *) echo "$pid" ;;
+        esac
+    done <"$ranks"
+}
+
+# No rank outlives its job by more than the seconds that a busy machine needs.
+none_left() {
+    local tries=50
+    while [ -n "$(living)" ]; do
+        [ $((tries -= 1)) -gt 0 ] || return 1
+        sleep 0.1
+    done
+}
+
 # All processes of the job at once, as when a machine dies.
 kill_job() {
     local all
