@@ -1,6 +1,7 @@
 /* Images/s and memory of a search step, each switch on and off, and of training steps, as searches and trainings do
  * them: loaders, augmentation, constraint, derivation and optimizers included.
- * usage: bench_steps [--json | --profile] [--threads N] [--seconds S] [--row NAME] [--device cuda] [--precision P]
+ * usage: bench_steps [--json | --profile | --shapes] [--threads N] [--seconds S] [--row NAME] [--device cuda]
+ * [--precision P]
  *
  * A search step takes a batch of validation images (alpha) and one of training images (weights); images/s counts one of
  * them. A step's time is the median after two steps of warm-up, of at most 25 steps in about S seconds (15), 3 at the
@@ -283,8 +284,9 @@ static void print_json(const row *r, const dc_backend *backend, const watch *w, 
 
 /* Prints the row's JSON line, or its profile. */
 static void measure(const row *r, const dc_comm *world, const char *device, dc_backend_options options, double seconds,
-                    bool profile)
+                    const char *mode)
 {
+    bool shapes = strcmp(mode, "--shapes") == 0, profile = shapes || strcmp(mode, "--profile") == 0;
     dc_settings settings = {0};
     watch w = {.warm_up = WARM_UP, .seconds = seconds, .profile = profile};
     dc_backend *backend;
@@ -302,7 +304,7 @@ static void measure(const row *r, const dc_comm *world, const char *device, dc_b
         w.warm_up = GPU_WARM_UP;
     }
     if (profile)
-        profile_attach(backend);
+        profile_attach(backend, shapes);
     else
         work_attach(backend, r->search);
     size_t plan_bytes = (r->search ? run_search : run_training)(&settings, backend, world, dataset, &w);
@@ -400,7 +402,7 @@ int main(int argc, char **argv)
     dc_backend_options options = {.threads = (int)sysconf(_SC_NPROCESSORS_ONLN)};
     double seconds = 15;
     for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--json") == 0 || strcmp(argv[i], "--profile") == 0)
+        if (strcmp(argv[i], "--json") == 0 || strcmp(argv[i], "--profile") == 0 || strcmp(argv[i], "--shapes") == 0)
             mode = argv[i];
         else if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc)
             options.threads = atoi(argv[++i]);
@@ -414,7 +416,7 @@ int main(int argc, char **argv)
             only = argv[++i];
         else {
             fprintf(stderr,
-                    "usage: %s [--json | --profile] [--threads N] [--seconds S] [--row NAME] [--device D] "
+                    "usage: %s [--json | --profile | --shapes] [--threads N] [--seconds S] [--row NAME] [--device D] "
                     "[--precision P]\n",
                     argv[0]);
             return 2;
@@ -425,7 +427,7 @@ int main(int argc, char **argv)
     dc_comm world;
     must(dc_comm_init(&argc, &argv, &world));
     dc_watchdog_begun(world.watchdog);
-    measure(find_row(only), &world, device, options, seconds, strcmp(mode, "--profile") == 0);
+    measure(find_row(only), &world, device, options, seconds, mode);
     dc_comm_finalize(&world);
     return 0;
 }

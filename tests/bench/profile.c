@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_KERNELS = 4096, MAX_KINDS = 128 };
+enum { MAX_KERNELS = 4096, MAX_KINDS = 512 };
 
 typedef struct kind {
     char name[64];
@@ -21,6 +21,7 @@ static struct {
     int kind;
 } kernels[MAX_KERNELS];
 static int n_kernels, n_kinds;
+static bool with_shapes;
 static kind kinds[MAX_KINDS];
 
 static int find_kind(const char *name)
@@ -39,13 +40,17 @@ static void name_of(const dc_graph *graph, int node, char name[64])
 {
     const dc_node *n = &graph->nodes[node];
     const dc_attr *a = &n->attr;
-    if (n->op != DC_OP_CONV) {
-        snprintf(name, 64, "%s", dc_op_name(n->op));
-        return;
+    int length;
+    if (n->op == DC_OP_CONV) {
+        bool depthwise = a->groups > 1 && a->groups == graph->nodes[n->inputs[0]].shape.c;
+        length = snprintf(name, 64, "%s %dx%d%s%s", depthwise ? "depthwise conv" : "conv", a->kernel, a->kernel,
+                          a->dilation > 1 ? " dilated" : "", a->stride > 1 ? " strided" : "");
+    } else {
+        length = snprintf(name, 64, "%s", dc_op_name(n->op));
     }
-    bool depthwise = a->groups > 1 && a->groups == graph->nodes[n->inputs[0]].shape.c;
-    snprintf(name, 64, "%s %dx%d%s%s", depthwise ? "depthwise conv" : "conv", a->kernel, a->kernel,
-             a->dilation > 1 ? " dilated" : "", a->stride > 1 ? " strided" : "");
+    if (with_shapes && n->n_inputs > 0)
+        snprintf(name + length, 64 - (size_t)length, " %d->%d %dx%d", graph->nodes[n->inputs[0]].shape.c, n->shape.c,
+                 n->shape.h, n->shape.w);
 }
 
 static dc_status prepare(dc_backend *backend, const dc_graph *graph, int node, int batch, bool relu_input,
@@ -115,8 +120,9 @@ static dc_status adam(dc_backend *backend, int n, const dc_segment *segments, co
     WATCH_OPTIMIZER("Adam", inner->adam(backend, n, segments, options));
 }
 
-void profile_attach(dc_backend *backend)
+void profile_attach(dc_backend *backend, bool shapes)
 {
+    with_shapes = shapes;
     inner = backend->call;
     watched = *inner;
     watched.prepare = prepare;
@@ -148,16 +154,16 @@ void profile_print(FILE *out, int steps, double step_s)
     double sum = 0, scale = 1e3 / steps;
     memcpy(sorted, kinds, sizeof sorted);
     qsort(sorted, (size_t)n_kinds, sizeof sorted[0], slower_first);
-    fprintf(out, "  %-34s %8s %12s %13s %7s\n", "operation", "calls", "forward ms", "backward ms", "share");
+    fprintf(out, "  %-44s %8s %12s %13s %7s\n", "operation", "calls", "forward ms", "backward ms", "share");
     for (int i = 0; i < n_kinds; i++) {
         const kind *k = &sorted[i];
         double both = k->forward_s + k->backward_s;
         if (k->calls == 0)
             continue;
         sum += both;
-        fprintf(out, "  %-34s %8.0f %12.2f %13.2f %6.1f%%\n", k->name, (double)k->calls / steps, k->forward_s * scale,
+        fprintf(out, "  %-44s %8.0f %12.2f %13.2f %6.1f%%\n", k->name, (double)k->calls / steps, k->forward_s * scale,
                 k->backward_s * scale, 100 * both / steps / step_s);
     }
-    fprintf(out, "  %-34s %8s %26.2f %6.1f%%\n\n", "outside of all kernels", "", 1e3 * step_s - sum * scale,
+    fprintf(out, "  %-44s %8s %26.2f %6.1f%%\n\n", "outside of all kernels", "", 1e3 * step_s - sum * scale,
             100 * (1 - sum / steps / step_s));
 }

@@ -6,8 +6,9 @@
 
 #include <stdio.h>
 
-/* Puts a stop watch before every kernel and optimizer of the backend. One backend in a process. */
-void profile_attach(dc_backend *backend);
+/* Puts a stop watch before every kernel and optimizer of the backend; shapes: kernels of unlike channels or planes
+ * stand apart. One backend in a process. */
+void profile_attach(dc_backend *backend, bool shapes);
 
 /* Forgets what was measured so far. */
 void profile_reset(void);
