@@ -92,7 +92,7 @@ void DCK(prefetch_panel)(const dck_gather *g, dck_source from, int first_row, in
 typedef struct dck_output {
     float *to;
     size_t ld; /* pixels from row to row */
-    bool add;
+    dck_how how;
     const float *mask; /* NULL: none */
     size_t ld_mask;
     dck_form mask_form;  /* pairs: of two pixels */
@@ -142,7 +142,7 @@ void DCK(depthwise_forward)(const dck_conv *k, dck_view x, const float *w, dck_v
 /* Rows first.. of one channel's output to `out`, one after the other. y: its shape. scratch: of one thread, begun. */
 void DCK(depthwise_begin)(const dck_conv *k, dck_view x, dck_view y, void *scratch);
 void DCK(depthwise_rows)(const dck_conv *k, dck_view x, const float *w, dck_view y, int block, int channel, int first,
-                         int rows, void *scratch, float *out);
+                         int rows, void *scratch, float *out, dck_how how);
 size_t DCK(depthwise_backward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int blocks, int threads);
 void DCK(depthwise_backward)(const dck_conv *k, dck_view x, const float *w, dck_view dy, dck_view dx, bool accumulate,
                              float *dw, int blocks, void *scratch, int threads);

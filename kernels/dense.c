@@ -22,12 +22,12 @@ typedef struct pass {
     float *paired;       /* ... to there; NULL: nothing */
     int groups, m, rows; /* m, rows: of one group */
     int grid_h, step, phase_y, phase_x;
-    bool add;
+    dck_how how;
 } pass;
 
 /* One row of pixels from a compact panel to every step-th place. */
 static void scatter_run(const float *from, int pixels, int step, float *out, const float *mask, const float *affine,
-                        bool add)
+                        dck_how how)
 {
     const dck_vec a = dck_set(affine ? affine[0] : 1), b = dck_set(affine ? affine[1] : 0);
     for (int p = 0; p < pixels; p++)
@@ -36,9 +36,7 @@ static void scatter_run(const float *from, int pixels, int step, float *out, con
             dck_vec value = ((const dck_vec *)from)[p * DCK_PER_PIXEL + v], *to = (dck_vec *)out + at;
             if (mask)
                 value = dck_where(a * ((const dck_vec *)mask)[at] + b > (dck_vec){0}, value);
-            if (add)
-                value += *to;
-            *to = value;
+            dck_put(to, value, how);
         }
 }
 
@@ -52,7 +50,7 @@ static void scatter(const pass *s, const float *result, int ld, int m, int first
             size_t at = i * dck_plane_floats(s->to) +
                         ((size_t)(y * s->step + s->phase_y) * s->to.w + x * s->step + s->phase_x) * DCK_LANES;
             scatter_run(result + ((size_t)i * ld + p) * DCK_LANES, run, s->step, out.to + at,
-                        out.mask ? out.mask + at : NULL, out.affine ? out.affine + 2 * i : NULL, out.add);
+                        out.mask ? out.mask + at : NULL, out.affine ? out.affine + 2 * i : NULL, out.how);
         }
     }
 }
@@ -119,7 +117,7 @@ static void pass_chunk(const pass *s, int block, int group, int first, int m, in
     dck_ahead ahead;
     for (int i = 0, n = ranges.count; i < n; i++) {
         int row = i * ranges.size, rows = dck_cut_length(ranges, i, s->rows);
-        out.add = s->add || i > 0;
+        out.how = n == 1 ? s->how : i > 0 || s->how == DCK_ADD ? DCK_ADD : DCK_SET;
         DCK(gather_rows)(s->form, &s->gather, from, row, rows, first_pixel, pixels, panel, ld);
         row = dck_words(s->form, row);
         rows = dck_words(s->form, rows);
@@ -197,7 +195,8 @@ void DCK(dense_forward)(const dck_conv *k, dck_view x, const float *w, dck_view 
               .groups = k->groups,
               .m = y.c / k->groups,
               .grid_h = y.h,
-              .step = 1};
+              .step = 1,
+              .how = dck_how_to(y, false, dck_blocks_of(n))};
     s.rows = x.c / k->groups * s.gather.n_taps;
     char *memory = (char *)scratch + dck_taps_bytes(k);
     if (k->bf16)
@@ -303,7 +302,7 @@ static void backward_data(const dck_conv *k, dck_view x, const float *w, const d
                       .step = s,
                       .phase_y = phase_y,
                       .phase_x = phase_x,
-                      .add = accumulate};
+                      .how = dck_how_to(dx, accumulate, dck_blocks_of(n))};
             if (k->relu)
                 p.mask = x;
             run_pass(&p, memory->panels, threads);

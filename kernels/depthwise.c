@@ -174,7 +174,7 @@ void DCK(depthwise_begin)(const dck_conv *k, dck_view x, dck_view y, void *scrat
 }
 
 void DCK(depthwise_rows)(const dck_conv *k, dck_view x, const float *w, dck_view y, int block, int channel, int first,
-                         int rows, void *scratch, float *out)
+                         int rows, void *scratch, float *out, dck_how how)
 {
     const thread_scratch mine = lay_out_forward(k, x, y, scratch);
     ring r = x_ring(k, x, y);
@@ -184,7 +184,7 @@ void DCK(depthwise_rows)(const dck_conv *k, dck_view x, const float *w, dck_view
     dck_taps t = {.columns = k->kernel, .step = k->dilation, .at = mine.at};
     for (int i = first; i < first + rows; i++, out += (size_t)y.w * DCK_LANES) {
         t.weight = w + ((size_t)channel * k->kernel + x_taps(k, &r, i, &t)) * k->kernel;
-        DCK(tap_row)(k->stride, 1, &t, y.w, (dck_row){.out = out});
+        DCK(tap_row)(k->stride, 1, &t, y.w, (dck_row){.out = out, .how = how});
     }
 }
 
@@ -192,6 +192,7 @@ void DCK(depthwise_forward)(const dck_conv *k, dck_view x, const float *w, dck_v
                             int threads)
 {
     const size_t bytes = lay_out_forward(k, x, y, NULL).bytes;
+    const dck_how how = dck_how_to(y, false, blocks);
 #pragma omp parallel num_threads(threads)
     {
         char *mine = (char *)scratch + omp_get_thread_num() * bytes;
@@ -199,7 +200,7 @@ void DCK(depthwise_forward)(const dck_conv *k, dck_view x, const float *w, dck_v
 #pragma omp for collapse(2) schedule(static) nowait
         for (int block = 0; block < blocks; block++)
             for (int c = 0; c < y.c; c++)
-                DCK(depthwise_rows)(k, x, w, y, block, c, 0, y.h, mine, dck_plane(y, block, c));
+                DCK(depthwise_rows)(k, x, w, y, block, c, 0, y.h, mine, dck_plane(y, block, c), how);
     }
 }
 
@@ -270,7 +271,7 @@ static void backward_data(const dck_conv *k, dck_view x, const float *w, ring *r
             dy_taps(r, phases[p], phases[q], outer + phases[p].dy, &t);
             DCK(tap_row)
             (1, k->stride, &t, k->stride == 1 ? x.w : (x.w - q + k->stride - 1) / k->stride,
-             (dck_row){to.out + at, to.mask ? to.mask + at : NULL, to.on_load, to.add});
+             (dck_row){to.out + at, to.mask ? to.mask + at : NULL, to.on_load, to.how});
         }
         if (++p == k->stride) {
             p = 0;
@@ -309,6 +310,7 @@ void DCK(depthwise_backward)(const dck_conv *k, dck_view x, const float *w, dck_
 {
     const size_t size = (size_t)k->kernel * k->kernel, weights = size * dy.c;
     const size_t bytes = lay_out_backward(k, x, dy, NULL).bytes;
+    const dck_how how = dck_how_to(dx, accumulate, blocks);
     float *partial = scratch;
     char *rest = (char *)scratch + dck_lines(blocks * weights * sizeof(float));
 #pragma omp parallel num_threads(threads)
@@ -335,7 +337,7 @@ void DCK(depthwise_backward)(const dck_conv *k, dck_view x, const float *w, dck_
                     r.plane = dy_plane;
                     backward_data(k, x, w + c * size, &r, &mine,
                                   (dck_row){dx.data + block * dx.stride + c * dck_plane_floats(dx),
-                                            k->relu ? x_plane : NULL, dck_on_load_of(x, c), accumulate});
+                                            k->relu ? x_plane : NULL, dck_on_load_of(x, c), how});
                 }
             }
         if (dw)

@@ -52,10 +52,11 @@ void DCK(relu_backward)(dck_view y, dck_view dy, dck_view dx, bool accumulate, i
 void DCK(copy)(dck_view x, dck_view y, bool accumulate, int blocks, int threads)
 {
     const dck_pieces pieces = dck_cut(y, blocks);
+    const dck_how how = dck_how_to(y, accumulate, blocks);
 #pragma omp parallel for schedule(static) num_threads(threads) if (pieces.threaded)
     for (int t = 0; t < pieces.count; t++) {
         dck_piece piece = dck_piece_at(&pieces, t);
-        if (!x.affine && !accumulate) {
+        if (!x.affine && how == DCK_SET) {
             memcpy(dck_at(y, piece), dck_at(x, piece), piece.floats * sizeof(float));
             continue;
         }
@@ -63,7 +64,7 @@ void DCK(copy)(dck_view x, dck_view y, bool accumulate, int blocks, int threads)
             const dck_vec *from = (const dck_vec *)(dck_at(x, piece) + r.first);
             dck_vec *to = (dck_vec *)(dck_at(y, piece) + r.first);
             for (size_t v = 0; v < r.floats / DCK_VECTOR; v++)
-                dck_put(to + v, dck_read(r.on_load, from[v]), accumulate);
+                dck_put(to + v, dck_read(r.on_load, from[v]), how);
         }
     }
 }
@@ -81,6 +82,7 @@ void DCK(zero)(dck_view y, int blocks, int threads)
 void DCK(scale_images)(dck_view x, const float *factor, dck_view y, bool accumulate, int blocks, int threads)
 {
     const dck_pieces pieces = dck_cut(y, blocks);
+    const dck_how how = dck_how_to(y, accumulate, blocks);
 #pragma omp parallel for schedule(static) num_threads(threads) if (pieces.threaded)
     for (int t = 0; t < pieces.count; t++) {
         dck_piece piece = dck_piece_at(&pieces, t);
@@ -90,7 +92,7 @@ void DCK(scale_images)(dck_view x, const float *factor, dck_view y, bool accumul
             dck_vec *to = (dck_vec *)(dck_at(y, piece) + r.first);
             for (size_t v = 0; v < r.floats / DCK_VECTOR; v += DCK_PER_PIXEL)
                 for (int p = 0; p < DCK_PER_PIXEL; p++)
-                    dck_put(to + v + p, dck_read(r.on_load, from[v + (size_t)p]) * by[p], accumulate);
+                    dck_put(to + v + p, dck_read(r.on_load, from[v + (size_t)p]) * by[p], how);
         }
     }
 }

@@ -47,27 +47,41 @@ static float shift_of(dck_view x, int channel)
     return x.affine ? x.affine[2 * channel + 1] : 0;
 }
 
-/* y = shift + the weighted sum of n <= TOGETHER features, or y += it. */
+/* y = shift + the weighted sum of n <= TOGETHER features, or y += the sum. */
 DCK_INLINE void add_features(int n, const float *const *x, const float *w, float shift, float *y, size_t floats,
-                             bool first)
+                             dck_how how)
 {
     dck_vec *to = (dck_vec *)y;
     const dck_vec constant = dck_set(shift);
     for (size_t v = 0; v < floats / DCK_VECTOR; v++) {
-        dck_vec sum = first ? constant : to[v];
+        dck_vec sum = how == DCK_ADD ? to[v] : constant;
         for (int i = 0; i < n; i++)
             sum += ((const dck_vec *)x[i])[v] * w[i];
-        to[v] = sum;
+        dck_put(to + v, sum, how == DCK_STREAM ? DCK_STREAM : DCK_SET);
     }
 }
 
-static void mix_chunk(int n_x, const dck_view *x, const float *weight, const int *index, chunk at, float *y)
+DCK_INLINE void add_some_features(int n, const float *const *x, const float *w, float shift, float *y, size_t floats,
+                                  dck_how how)
+{
+    if (how == DCK_ADD)
+        add_features(n, x, w, shift, y, floats, DCK_ADD);
+    else if (how == DCK_STREAM)
+        add_features(n, x, w, shift, y, floats, DCK_STREAM);
+    else
+        add_features(n, x, w, shift, y, floats, DCK_SET);
+}
+
+/* alone: how features are written that are all added at once. */
+static void mix_chunk(int n_x, const dck_view *x, const float *weight, const int *index, chunk at, dck_how alone,
+                      float *y)
 {
     float shift = 0;
     for (int i = 0; i < n_x; i++)
         shift += weight_of(weight, index, i) * shift_of(x[i], at.channel);
     for (int i = 0; i < n_x; i += TOGETHER) {
         const int n = n_x - i < TOGETHER ? n_x - i : TOGETHER;
+        const dck_how how = i > 0 ? DCK_ADD : n == n_x ? alone : DCK_SET;
         const float *from[TOGETHER] = {0};
         float w[TOGETHER] = {0};
         for (int j = 0; j < n; j++) {
@@ -75,11 +89,11 @@ static void mix_chunk(int n_x, const dck_view *x, const float *weight, const int
             w[j] = weight_of(weight, index, i + j) * scale_of(x[i + j], at.channel);
         }
         if (n == TOGETHER)
-            add_features(TOGETHER, from, w, shift, y, at.floats, i == 0);
+            add_some_features(TOGETHER, from, w, shift, y, at.floats, how);
         else if (n == 2)
-            add_features(2, from, w, shift, y, at.floats, i == 0);
+            add_some_features(2, from, w, shift, y, at.floats, how);
         else
-            add_features(n, from, w, shift, y, at.floats, i == 0);
+            add_some_features(n, from, w, shift, y, at.floats, how);
     }
 }
 
@@ -87,17 +101,18 @@ void DCK(mix_forward)(int n_x, const dck_view *x, const float *weight, const int
                       int threads)
 {
     const int tasks = blocks * y.c;
+    const dck_how alone = dck_how_to(y, false, blocks);
 #pragma omp parallel for schedule(static) num_threads(threads) if (worth_threads(y, tasks))
     for (int t = 0; t < tasks; t++)
         for (size_t first = 0; first < dck_plane_floats(y); first += CHUNK_FLOATS) {
             chunk at = chunk_at(y, t, first);
-            mix_chunk(n_x, x, weight, index, at, chunk_of(y, at));
+            mix_chunk(n_x, x, weight, index, at, alone, chunk_of(y, at));
         }
 }
 
 /* One feature's chunk: dx (+)= sum_r w[r] * dy[r], and dot[r] = dy[r] . x, or only one of them (dx or x NULL). */
-DCK_INLINE void back_chunk(int readers, const float *x, const float *w, const float *const *dy, float *dx,
-                           bool accumulate, size_t floats, float *dot)
+DCK_INLINE void back_chunk(int readers, const float *x, const float *w, const float *const *dy, float *dx, dck_how how,
+                           size_t floats, float *dot)
 {
     const dck_vec *xs = (const dck_vec *)x;
     dck_vec *dxs = (dck_vec *)dx, sum[DCK_READERS][WAYS] = {{{0}}};
@@ -116,7 +131,7 @@ DCK_INLINE void back_chunk(int readers, const float *x, const float *w, const fl
                     sum[r][i] += from * value;
             }
             if (dxs)
-                dck_put(dxs + v, gradient, accumulate);
+                dck_put(dxs + v, gradient, how);
         }
     for (int r = 0; r < readers && xs; r++) {
         for (size_t i = 1; i < ways; i++)
@@ -126,18 +141,18 @@ DCK_INLINE void back_chunk(int readers, const float *x, const float *w, const fl
 }
 
 DCK_INLINE void back_feature(int readers, const float *x, const float *w, const float *const *dy, float *dx,
-                             bool accumulate, size_t floats, float *dot)
+                             dck_how how, size_t floats, float *dot)
 {
-    if (!x && accumulate)
-        back_chunk(readers, NULL, w, dy, dx, true, floats, dot);
+    if (!x && how == DCK_ADD)
+        back_chunk(readers, NULL, w, dy, dx, DCK_ADD, floats, dot);
     else if (!x)
-        back_chunk(readers, NULL, w, dy, dx, false, floats, dot);
+        back_chunk(readers, NULL, w, dy, dx, how, floats, dot);
     else if (!dx)
-        back_chunk(readers, x, w, dy, NULL, false, floats, dot);
-    else if (accumulate)
-        back_chunk(readers, x, w, dy, dx, true, floats, dot);
+        back_chunk(readers, x, w, dy, NULL, DCK_SET, floats, dot);
+    else if (how == DCK_ADD)
+        back_chunk(readers, x, w, dy, dx, DCK_ADD, floats, dot);
     else
-        back_chunk(readers, x, w, dy, dx, false, floats, dot);
+        back_chunk(readers, x, w, dy, dx, how, floats, dot);
 }
 
 static float sum_chunk(const float *dy, size_t floats)
@@ -149,7 +164,7 @@ static float sum_chunk(const float *dy, size_t floats)
 }
 
 typedef struct backward {
-    int n_x, readers;
+    int n_x, readers, blocks;
     const dck_view *x, *dx;
     const dck_reader *reader;
     const bool *accumulate;
@@ -172,14 +187,15 @@ static void mix_backward_chunk(const backward *s, chunk at, double *dots)
             w[r] = weight_of(s->reader[r].weight, s->reader[r].index, i);
         if (!x && !dx)
             continue;
+        const dck_how how = dck_how_to(s->dx[i], s->accumulate[i], s->blocks);
         if (s->readers == 1)
-            back_feature(1, x, w, dy, dx, s->accumulate[i], at.floats, dot);
+            back_feature(1, x, w, dy, dx, how, at.floats, dot);
         else if (s->readers == 2)
-            back_feature(2, x, w, dy, dx, s->accumulate[i], at.floats, dot);
+            back_feature(2, x, w, dy, dx, how, at.floats, dot);
         else if (s->readers == 3)
-            back_feature(3, x, w, dy, dx, s->accumulate[i], at.floats, dot);
+            back_feature(3, x, w, dy, dx, how, at.floats, dot);
         else
-            back_feature(4, x, w, dy, dx, s->accumulate[i], at.floats, dot);
+            back_feature(4, x, w, dy, dx, how, at.floats, dot);
         for (int r = 0; dots && r < s->readers; r++)
             dots[i * s->readers + r] += (double)scale_of(s->x[i], at.channel) * (double)dot[r] +
                                         (double)shift_of(s->x[i], at.channel) * (double)total[r];
@@ -195,7 +211,7 @@ size_t DCK(mix_backward_scratch_bytes)(int n_x, dck_view y, int blocks, int thre
 void DCK(mix_backward)(int n_x, const dck_view *x, int readers, const dck_reader *reader, const dck_view *dx,
                        const bool *accumulate, int blocks, void *scratch, int threads)
 {
-    const backward s = {n_x, readers, x, dx, reader, accumulate};
+    const backward s = {n_x, readers, blocks, x, dx, reader, accumulate};
     const dck_view y = reader->dy;
     const int tasks = blocks * y.c, n_dots = n_x * readers;
     const bool want_dots = reader->dweight;

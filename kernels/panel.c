@@ -196,7 +196,7 @@ typedef struct output {
     bool begins;           /* a pivot is to be taken */
     const dck_mask *lanes; /* of the vectors from `to` on */
     size_t ld, ld_mask;
-    bool add;
+    dck_how how;
 } output;
 
 /* Rows i..i + m, vectors j.. of what a product writes to. */
@@ -213,7 +213,7 @@ static output output_at(const dck_output *out, const dck_mask *lanes, int i, int
                     .lanes = lanes,
                     .ld = out->ld * DCK_PER_PIXEL,
                     .ld_mask = out->ld_mask * DCK_PER_PIXEL,
-                    .add = out->add};
+                    .how = out->how};
 }
 
 /* Rows of a dck_ahead that a tile is to prefetch, and how many of them at a step of its loop. */
@@ -241,6 +241,19 @@ DCK_INLINE int prefetch(share next, int done, int j, int n)
     return done;
 }
 
+DCK_INLINE void store_row(int n, const dck_vec *from, dck_vec *to, bool stream)
+{
+    if (stream) {
+        DCK_UNROLL
+        for (int j = 0; j < n; j++)
+            dck_stream(&to[j], from[j]);
+    } else {
+        DCK_UNROLL
+        for (int j = 0; j < n; j++)
+            to[j] = from[j];
+    }
+}
+
 /* A tile's sums to where they belong. */
 DCK_INLINE void put_tile(int m, int n, dck_vec sum[TILE_M][TILE_V], const output *out, bool add, bool masked,
                          dck_form mask_form, bool moments)
@@ -261,8 +274,9 @@ DCK_INLINE void put_tile(int m, int n, dck_vec sum[TILE_M][TILE_V], const output
             }
             if (add)
                 value += to[j];
-            to[j] = sum[i][j] = value;
+            sum[i][j] = value;
         }
+        store_row(n, sum[i], to, out->how == DCK_STREAM);
         if (!moments)
             continue;
         dck_vec first = {0}, second = {0};
@@ -289,7 +303,8 @@ DCK_INLINE void product_tile(dck_form form, int m, int n, const float *restrict 
         DCK_UNROLL
     for (int j = 0; j < n; j++)
         sum[i][j] = (dck_vec){0};
-    if (rows >= dck_words(form, 16))
+    const bool add = out.how == DCK_ADD;
+    if (rows >= dck_words(form, 16) && out.how != DCK_STREAM)
         DCK_UNROLL
     for (int i = 0; i < m; i++) { /* until so many rows are summed, these have come */
         __builtin_prefetch(&out.to[i * out.ld], 1);
@@ -310,15 +325,15 @@ DCK_INLINE void product_tile(dck_form form, int m, int n, const float *restrict 
         }
     }
     if (out.mask && out.mask_form == DCK_PAIRS)
-        put_tile(m, n, sum, &out, out.add, true, DCK_PAIRS, false);
+        put_tile(m, n, sum, &out, add, true, DCK_PAIRS, false);
     else if (out.mask)
-        put_tile(m, n, sum, &out, out.add, true, DCK_FLOATS, false);
-    else if (out.sums && out.add)
+        put_tile(m, n, sum, &out, add, true, DCK_FLOATS, false);
+    else if (out.sums && add)
         put_tile(m, n, sum, &out, true, false, DCK_FLOATS, true);
     else if (out.sums)
         put_tile(m, n, sum, &out, false, false, DCK_FLOATS, true);
     else
-        put_tile(m, n, sum, &out, out.add, false, DCK_FLOATS, false);
+        put_tile(m, n, sum, &out, add, false, DCK_FLOATS, false);
 }
 
 /* n vectors from `at` on. */

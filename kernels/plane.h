@@ -82,10 +82,27 @@ DCK_INLINE dck_vec dck_read(dck_on_load on, dck_vec stored)
     return stored * on.scale + on.shift;
 }
 
-DCK_INLINE void dck_put(dck_vec *to, dck_vec value, bool accumulate)
+/* How a result is written: false and true of `accumulate`, and instead of the first, where whoever reads next would not
+ * find it in a cache anyway, past the caches. */
+typedef enum dck_how { DCK_SET = false, DCK_ADD = true, DCK_STREAM } dck_how;
+
+/* Tensors of more bytes: a few of them at once are more than a core's share of the caches. */
+enum { DCK_CACHED_BYTES = 4 << 20 };
+
+static inline dck_how dck_how_to(dck_view y, bool accumulate, int blocks)
 {
     if (accumulate)
+        return DCK_ADD;
+    const size_t bytes = (size_t)blocks * (size_t)y.c * dck_plane_floats(y) * sizeof(float);
+    return DCK_VECTOR == DCK_LANES && bytes > DCK_CACHED_BYTES ? DCK_STREAM : DCK_SET;
+}
+
+DCK_INLINE void dck_put(dck_vec *to, dck_vec value, dck_how how)
+{
+    if (how == DCK_ADD)
         *to += value;
+    else if (how == DCK_STREAM)
+        dck_stream(to, value);
     else
         *to = value;
 }

@@ -28,7 +28,8 @@ typedef struct backward {
     dck_view x, dx, y;        /* y: its height and width */
     const dck_branch *branch; /* their outputs one after the other are the rows of dy */
     int branches;             /* more than one: of one group */
-    bool accumulate, relu;
+    bool relu;
+    dck_how how; /* dx is written */
     dck_form form;
     int n, groups, in, out; /* in, out: of one group; of a kernel as large as the image, in counts its taps */
     int stride, phase;      /* dy's pixel (i, j) is of x's pixel (i * stride + phase, j * stride + phase) */
@@ -90,23 +91,25 @@ static void transpose(const backward *s)
 }
 
 /* One row of pixels to its squares; square: of x's pixels, at the row's first one. */
-static void spread_run(const backward *s, const float *from, int grid_x, int pixels, int rows, float *square, bool add)
+static void spread_run(const backward *s, const float *from, int grid_x, int pixels, int rows, float *square,
+                       dck_how how)
 {
-    const int step = s->stride, left = s->x.w - grid_x * step;
-    const size_t row = (size_t)s->x.w * DCK_LANES;
-    if (!add)
-        for (int y = 0; y < rows; y++)
-            memset(square + y * row, 0, (size_t)(pixels * step < left ? pixels * step : left) * DCK_PIXEL_BYTES);
-    if (s->phase >= rows)
-        return;
-    dck_vec *to = (dck_vec *)(square + s->phase * row + s->phase * DCK_LANES);
-    for (int p = 0; p < pixels && p * step + s->phase < left; p++)
-        for (int v = 0; v < DCK_PER_PIXEL; v++)
-            dck_put(&to[p * step * DCK_PER_PIXEL + v], ((const dck_vec *)from)[p * DCK_PER_PIXEL + v], add);
+    const int step = s->stride, left = s->x.w - grid_x * step, width = pixels * step < left ? pixels * step : left;
+    for (int y = 0; y < rows; y++) {
+        dck_vec *to = (dck_vec *)(square + (size_t)y * s->x.w * DCK_LANES);
+        const dck_vec *value = (const dck_vec *)from;
+        for (int x = 0; x < width; x++) {
+            const bool tapped = y == s->phase && x % step == s->phase;
+            if (!tapped && how == DCK_ADD)
+                continue;
+            for (int v = 0; v < DCK_PER_PIXEL; v++)
+                dck_put(&to[x * DCK_PER_PIXEL + v], tapped ? *value++ : (dck_vec){0}, how);
+        }
+    }
 }
 
 static void spread(const backward *s, const float *result, int ld, int m, int first_pixel, int pixels, float *to,
-                   bool add)
+                   dck_how how)
 {
     const int w = s->y.w;
     for (int i = 0; i < m; i++, to += dck_plane_floats(s->dx)) {
@@ -115,7 +118,7 @@ static void spread(const backward *s, const float *result, int ld, int m, int fi
             run = w - x < pixels - p ? w - x : pixels - p;
             const int below = s->x.h - y * s->stride, rows = below < s->stride ? below : s->stride;
             float *square = to + ((size_t)y * s->x.w + x) * s->stride * DCK_LANES;
-            spread_run(s, result + ((size_t)i * ld + p) * DCK_LANES, x, run, rows, square, add);
+            spread_run(s, result + ((size_t)i * ld + p) * DCK_LANES, x, run, rows, square, how);
         }
     }
 }
@@ -163,20 +166,21 @@ static void chunk_dx(const backward *s, const chunk *c, int first, int m, int fi
 {
     const int channel = c->group * s->in + first, ld_a = dck_words(s->form, s->out);
     const float *a = s->transposed + (size_t)channel * ld_a + dck_words(s->form, first_out);
-    const bool add = s->accumulate || first_out > 0;
+    const bool add = s->how == DCK_ADD || first_out > 0;
+    const dck_how how = s->out_ranges.count == 1 ? s->how : add ? DCK_ADD : DCK_SET;
     float *to = dck_plane(s->dx, c->block, channel);
     dck_output out = {.mask = s->relu ? at->x : NULL, .mask_form = s->form, .ld_mask = ld_pixels(s, c)};
     rows = dck_words(s->form, rows);
     if (s->stride == 1) {
         out.to = to + (size_t)c->first_pixel * DCK_LANES;
         out.ld = (size_t)s->dx.h * s->dx.w;
-        out.add = add;
+        out.how = how;
         DCK(product)(s->form, a, ld_a, at->dy, c->ld, rows, m, c->pixels, out, ahead);
     } else {
         out.to = at->result;
         out.ld = c->ld;
         DCK(product)(s->form, a, ld_a, at->dy, c->ld, rows, m, c->pixels, out, ahead);
-        spread(s, at->result, c->ld, m, c->first_pixel, c->pixels, to, add);
+        spread(s, at->result, c->ld, m, c->first_pixel, c->pixels, to, how);
     }
 }
 
@@ -300,7 +304,7 @@ static void run_backward(const dck_conv *k, dck_view x, int branches, const dck_
                   .y = y,
                   .branch = branch,
                   .branches = branches,
-                  .accumulate = accumulate,
+                  .how = dck_how_to(dx, accumulate, blocks),
                   .relu = k->relu,
                   .form = dck_form_of(k),
                   .n = n,
@@ -380,7 +384,9 @@ static void branch_product(const forward *s, int branch, const chunk *c, int fir
     const bool moments = b->moments.sums && row + rows == s->x.c;
     dck_output out = {.to = dck_plane(b->y, c->block, first) + (size_t)c->first_pixel * DCK_LANES,
                       .ld = plane / DCK_LANES,
-                      .add = row > 0};
+                      .how = rows == s->x.c ? dck_how_to(b->y, false, dck_blocks_of(s->n))
+                             : row > 0      ? DCK_ADD
+                                            : DCK_SET};
     if (moments) {
         memset(sums, 0, (size_t)m * sizeof *sums);
         out.sums = *sums;

@@ -98,7 +98,7 @@ static void fill_panel(const separable *s, int block, int first, int rows, int l
     const size_t row = (size_t)ld * DCK_LANES;
     for (int c = 0; c < s->x.c; c++) {
         float *to = form == DCK_PAIRS ? mine->lines + c % 2 * row : mine->panel + c * row;
-        DCK(depthwise_rows)(s->depthwise, s->x, s->w, s->y, block, c, first, rows, mine->depthwise, to);
+        DCK(depthwise_rows)(s->depthwise, s->x, s->w, s->y, block, c, first, rows, mine->depthwise, to, DCK_SET);
         if (form == DCK_PAIRS && (c % 2 == 1 || c == s->x.c - 1))
             DCK(pair_rows)(mine->lines, ld, 1 + c % 2, rows * s->y.w, mine->panel + c / 2 * row, ld);
     }
@@ -111,7 +111,8 @@ static void run_band(const separable *s, int block, int band, const thread_memor
     const int words = dck_words(dck_form_of(s->depthwise), s->x.c);
     fill_panel(s, block, first, rows, ld, mine);
     dck_output out = {.to = dck_plane(s->y, block, 0) + (size_t)first * s->y.w * DCK_LANES,
-                      .ld = (size_t)s->y.h * s->y.w};
+                      .ld = (size_t)s->y.h * s->y.w,
+                      .how = dck_how_to(s->y, false, dck_blocks_of(s->n))};
     if (s->moments.sums) {
         memset(mine->sums, 0, 2 * (size_t)s->y.c * sizeof(dck_vec));
         out.sums = mine->sums;

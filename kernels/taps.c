@@ -47,7 +47,7 @@ DCK_INLINE void add_any_taps(int pixels, int columns, int step, int in_step, con
 
 /* The first n of `pixels` sums to where they belong. */
 DCK_INLINE void put_sums(int pixels, int n, const dck_vec *sum, int step, dck_vec *out, const dck_vec *mask,
-                         dck_on_load on_load, bool add)
+                         dck_on_load on_load, dck_how how)
 {
     DCK_UNROLL
     for (int p = 0; p < pixels; p++) {
@@ -57,7 +57,7 @@ DCK_INLINE void put_sums(int pixels, int n, const dck_vec *sum, int step, dck_ve
         dck_vec value = sum[p];
         if (mask)
             value = dck_where(dck_read(on_load, mask[at]) > (dck_vec){0}, value);
-        dck_put(out + at, value, add);
+        dck_put(out + at, value, how);
     }
 }
 
@@ -81,13 +81,15 @@ DCK_INLINE void row_tile(bool any, int pixels, int columns, int step, int in_ste
     dck_vec *out = (dck_vec *)o.out + to;
     const dck_vec *mask = o.mask ? (const dck_vec *)o.mask + to : NULL;
     if (n < pixels || out_step != 1)
-        put_sums(pixels, n, sum, out_step, out, mask, o.on_load, o.add);
+        put_sums(pixels, n, sum, out_step, out, mask, o.on_load, o.how);
     else if (!mask)
-        put_sums(pixels, pixels, sum, 1, out, NULL, o.on_load, o.add);
-    else if (!o.add)
-        put_sums(pixels, pixels, sum, 1, out, mask, o.on_load, false);
+        put_sums(pixels, pixels, sum, 1, out, NULL, o.on_load, o.how);
+    else if (o.how == DCK_SET)
+        put_sums(pixels, pixels, sum, 1, out, mask, o.on_load, DCK_SET);
+    else if (o.how == DCK_STREAM)
+        put_sums(pixels, pixels, sum, 1, out, mask, o.on_load, DCK_STREAM);
     else
-        put_sums(pixels, pixels, sum, 1, out, mask, o.on_load, true);
+        put_sums(pixels, pixels, sum, 1, out, mask, o.on_load, DCK_ADD);
 }
 
 DCK_INLINE void row_tiles(bool any, int columns, int step, int in_step, int out_step, const dck_taps *t, int pixels,

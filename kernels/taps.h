@@ -19,7 +19,7 @@ typedef struct dck_row {
     float *out;
     const float *mask; /* NULL: none; only where it is read as above zero there is something to write */
     dck_on_load on_load;
-    bool add;
+    dck_how how;
 } dck_row;
 
 /* out[p] (+)= sum_ji weight[j][i] * at[j][p * in_step + i * step]; out_step: pixels from output to output. */

@@ -2,15 +2,19 @@
  *
  * The Makefile defines DCK_ISA (the suffix of every name) and DCK_VECTOR (floats in a native register). A pixel is the
  * 16 images of a block: DCK_PER_PIXEL vectors, 64 bytes, one cache line. Elementwise work treats a plane as
- * h * w * DCK_PER_PIXEL vectors. Only GCC's vector extensions are used, and no intrinsics but for bfloat16. */
+ * h * w * DCK_PER_PIXEL vectors. Only GCC's vector extensions are used, and no intrinsics but for bfloat16 and stores
+ * past the caches. */
 #ifndef DCK_VECTOR_H
 #define DCK_VECTOR_H
 
 #include "kernels.h"
 
+#if DCK_VECTOR == 16
+#include <immintrin.h>
+#endif
+
 /* Instructions for bfloat16. (A compiler told -march=native has them for narrower vectors, too.) */
 #if DCK_VECTOR == 16 && defined __AVX512BF16__
-#include <immintrin.h>
 #define DCK_HAS_DOT
 #endif
 
@@ -36,6 +40,17 @@ enum {
 DCK_INLINE dck_vec dck_set(float x)
 {
     return x - (dck_vec){0};
+}
+
+/* Past the caches: what is there need not be read first, and nothing is driven out. Only where a vector is a whole
+ * line; others see it after the barrier that ends the loop, whose locked instruction sends it off. */
+DCK_INLINE void dck_stream(dck_vec *to, dck_vec x)
+{
+#if DCK_VECTOR == 16
+    _mm512_stream_ps((float *)to, (__m512)x);
+#else
+    *to = x;
+#endif
 }
 
 /* x where mask, else 0. */

@@ -226,13 +226,27 @@ static void test_maximum_is_found(void **state)
 
 /* ---- each element by itself, and the mean of a plane ---- */
 
-typedef enum elementwise { RELU, COPY, SCALE, GLOBAL_AVG, KINDS } elementwise;
+typedef enum elementwise { RELU, COPY, SCALE, GLOBAL_AVG, MIX, MIX_BACKWARD, KINDS } elementwise;
 
 typedef struct element_call {
     elementwise kind;
     tensor x, y;
     _Alignas(64) float factor[BLOCKS * DCK_LANES];
 } element_call;
+
+static const float mix_weights[] = {2, -0.5f};
+static const int mix_index[] = {1, 0};
+
+/* Of x and x again; backward x is the gradient, and y that of the first of two. */
+static void run_mix(const dck_kernels *call, const element_call *a, bool accumulate, int threads)
+{
+    const dck_view x[] = {a->x.view, a->x.view}, y[] = {a->y.view, {NULL, 0, 0, 0, 0, NULL}};
+    const dck_reader reader = {.dy = a->x.view, .weight = mix_weights, .index = mix_index};
+    if (a->kind == MIX)
+        call->mix_forward(2, x, mix_weights, mix_index, a->y.view, BLOCKS, threads);
+    else
+        call->mix_backward(2, x, 1, &reader, y, (const bool[]){accumulate, false}, BLOCKS, NULL, threads);
+}
 
 static void run_element(const dck_kernels *call, const void *context, bool accumulate, int threads)
 {
@@ -247,8 +261,11 @@ static void run_element(const dck_kernels *call, const void *context, bool accum
     case SCALE:
         call->scale_images(a->x.view, a->factor, a->y.view, accumulate, BLOCKS, threads);
         break;
-    default:
+    case GLOBAL_AVG:
         call->global_avg_pool_forward(a->x.view, a->y.view, BLOCKS, threads);
+        break;
+    default:
+        run_mix(call, a, accumulate, threads);
     }
 }
 
@@ -260,6 +277,8 @@ static void expect_element(const element_call *a, result y, const int at_x[4], i
         add_to(y, flat(a->y.view, at_x[0], at_x[1], 0, 0, lane), x / (a->x.view.h * a->x.view.w));
     else if (a->kind == RELU)
         add_to(y, to, x > 0 ? x : 0);
+    else if (a->kind == MIX || a->kind == MIX_BACKWARD)
+        add_to(y, to, x * (a->kind == MIX ? 1.5 : (double)mix_weights[mix_index[0]]));
     else
         add_to(y, to, a->kind == SCALE ? x * a->factor[at_x[0] * DCK_LANES + lane] : x);
 }
@@ -278,7 +297,7 @@ static void check_element(elementwise kind, int c, int h, int w, bool affine)
         for (int i = 0; i < c * h * w; i++)
             for (int lane = 0; lane < DCK_LANES; lane++)
                 expect_element(&a, y, (int[]){b, i / (h * w), i / w % h, i % w}, lane);
-    check(run_element, &a, kind == COPY || kind == SCALE, a.y, y);
+    check(run_element, &a, kind == COPY || kind == SCALE || kind == MIX_BACKWARD, a.y, y);
     result_destroy(y);
     tensor_destroy(&a.x);
     tensor_destroy(&a.y);
@@ -287,11 +306,13 @@ static void check_element(elementwise kind, int c, int h, int w, bool affine)
 static void test_elementwise(void **state)
 {
     (void)state;
-    static const int shapes[][3] = {{3, 5, 7}, {1, 1, 1}, {9, 1, 1}, {5, 17, 23}, {2, 40, 41}, {70, 5, 6}};
+    static const int shapes[][3] = {{3, 5, 7},   {1, 1, 1},  {9, 1, 1},    {5, 17, 23},
+                                    {2, 40, 41}, {70, 5, 6}, {3, 110, 110}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         for (int kind = 0; kind < KINDS; kind++)
             for (int affine = 0; affine < 2; affine++)
-                check_element(kind, shapes[i][0], shapes[i][1], shapes[i][2], affine);
+                if (kind != MIX_BACKWARD || !affine) /* a gradient has none */
+                    check_element(kind, shapes[i][0], shapes[i][1], shapes[i][2], affine);
 }
 
 int main(void)

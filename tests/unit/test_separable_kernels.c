@@ -138,7 +138,8 @@ static void together_is_one_after_the_other(void **state)
         {{3, 1, 2, 2, 2, 16, true, false}, 16, 16, 8, 8},   {{5, 1, 4, 4, 2, 3, false, false}, 3, 7, 16, 16},
         {{5, 2, 2, 2, 1, 8, true, false}, 8, 8, 15, 14},    {{3, 2, 2, 2, 2, 5, true, false}, 5, 9, 16, 16},
         {{3, 1, 1, 1, 1, 80, true, false}, 80, 75, 7, 7},   {{3, 1, 1, 1, 1, 2, true, false}, 2, 1, 1, 1},
-        {{3, 1, 1, 1, 1, 48, true, false}, 48, 40, 28, 28}, {{3, 1, 1, 1, 1, 400, true, false}, 400, 8, 4, 4}};
+        {{3, 1, 1, 1, 1, 48, true, false}, 48, 40, 28, 28}, {{3, 1, 1, 1, 1, 400, true, false}, 400, 8, 4, 4},
+        {{3, 1, 1, 1, 1, 6, true, false}, 6, 20, 60, 60}};
     for (size_t i = 0; i < ISAS; i++)
         for (size_t j = 0; dck_kernels_for(isas[i]) && j < 2 * sizeof problems / sizeof *problems; j++) {
             problem p = problems[j / 2];
