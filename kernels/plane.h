@@ -87,7 +87,7 @@ DCK_INLINE dck_vec dck_read(dck_on_load on, dck_vec stored)
 typedef enum dck_how { DCK_SET = false, DCK_ADD = true, DCK_STREAM } dck_how;
 
 /* Tensors of more bytes: a few of them at once are more than a core's share of the caches. */
-enum { DCK_CACHED_BYTES = 4 << 20 };
+enum { DCK_CACHED_BYTES = 2 << 20 };
 
 static inline dck_how dck_how_to(dck_view y, bool accumulate, int blocks)
 {
