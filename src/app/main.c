@@ -43,7 +43,13 @@ static void print_help(FILE *out)
     fprintf(out, "  %-10s %s\n", "status", "tells how far a run is, without touching it");
     for (size_t i = 0; i < sizeof locals / sizeof *locals; i++)
         fprintf(out, "  %-10s %s\n", locals[i].name, locals[i].summary);
-    fprintf(out, "\n  dcanas --version prints versions\n");
+    fprintf(out,
+            "\n  dcanas --version prints versions\n\n"
+            "environment:\n"
+            "  DCANAS_ISA            the CPU's instructions: avx512_bf16, avx512, avx2 or portable; the best it has\n"
+            "  DCANAS_START_TIMEOUT  a job whose ranks have not all begun by then ends; 10m\n"
+            "  DCANAS_WATCHDOG       a rank of `eval` or `data import` that has not moved for so long ends the job;\n"
+            "                        30m, 0: never (runs have [run] watchdog)\n");
 }
 
 static dc_status unknown(const char *name)
@@ -126,6 +132,8 @@ int main(int argc, char **argv)
         return dc_status_exit_code(status);
     }
     status = dc_signals_install();
+    if (status == DC_OK)
+        status = dc_comm_check_environment(&world);
     if (status == DC_OK)
         status = dispatch(&world, argc, argv, stdout);
     status = dc_comm_end(&world, status);

@@ -199,7 +199,8 @@ static dc_status read_seconds(const char *folder, double seconds[DC_PHASES])
     return DC_OK;
 }
 
-/* What is past is done, whatever its files say: a training has its genotype, a lookup graph may hold other searches. */
+/* What is past is done, whatever its files say: a training has its genotype, a lookup graph may hold other searches;
+ * and what was never begun, as the searches of a training whose genotype was given, was not needed. */
 static void close_past_phases(dc_survey *survey)
 {
     bool past = survey->finished;
@@ -211,6 +212,8 @@ static void close_past_phases(dc_survey *survey)
             phase->begun = 0;
             phase->share = phase->items;
         }
+        if (past && !begun)
+            phase->items = 0;
         past |= begun;
     }
 }

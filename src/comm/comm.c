@@ -79,14 +79,32 @@ static dc_status init_world(int threads, dc_comm *world)
     return DC_OK;
 }
 
+static dc_status start_seconds(double *seconds)
+{
+    const char *text = getenv("DCANAS_START_TIMEOUT");
+    if (text && *text && dc_parse_duration(text, seconds) == DC_OK && *seconds > 0)
+        return DC_OK;
+    *seconds = START_SECONDS;
+    if (!text || !*text)
+        return DC_OK;
+    return dc_fail(DC_ERR_INPUT, "DCANAS_START_TIMEOUT=%s: must be a duration such as 90, 45s or 15m", text);
+}
+
+dc_status dc_comm_check_environment(const dc_comm *world)
+{
+    double seconds;
+    return dc_comm_agree(world, start_seconds(&seconds));
+}
+
 dc_status dc_comm_init(int *argc, char ***argv, dc_comm *world)
 {
     int threads = 0;
     *world = (dc_comm){.mpi = MPI_COMM_NULL, .last = MPI_COMM_NULL};
     /* Without mpirun Open MPI would start a daemon beside us, only for MPI_Comm_spawn. */
     setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
-    const char *most = getenv("DCANAS_START_TIMEOUT");
-    DC_TRY(dc_watchdog_create(most && atof(most) > 0 ? atof(most) : START_SECONDS, &world->watchdog));
+    double start_s;
+    (void)start_seconds(&start_s);
+    DC_TRY(dc_watchdog_create(start_s, &world->watchdog));
     the_watchdog = world->watchdog;
     DC_MPI(MPI_Init_thread(argc, argv, MPI_THREAD_MULTIPLE, &threads));
     dc_status status = init_world(threads, world);

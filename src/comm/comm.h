@@ -56,6 +56,10 @@ dc_status dc_comm_mpi_error(int code, const char *call);
  * thing in main; collective. A rank that fails once MPI has begun ends the job (dc_comm_abort). */
 dc_status dc_comm_init(int *argc, char ***argv, dc_comm *world);
 
+/* DC_ERR_INPUT when a variable that the start reads, DCANAS_START_TIMEOUT, says nothing that it could be: dc_comm_init
+ * takes the default then. Collective. */
+dc_status dc_comm_check_environment(const dc_comm *world);
+
 /* The end of every rank's work, however it went: the status of all (as dc_comm_agree), before main prints rank 0's
  * message. Collective over the world, and yet never hangs: a rank that comes with an error and is not joined by all
  * others within DC_COMM_END_SECONDS aborts the job with its message. Nothing but dc_comm_finalize may follow. */

@@ -70,6 +70,10 @@ check 'a job that is suspended for longer goes on' [ "$status" = 0 ]
 check '... to the same end' same_end whole/tiny now/tiny
 rm -rf now
 
+DCANAS_START_TIMEOUT=soon run 2 limits
+check 'a start timeout that is no time is refused' [ "$status" = 2 ]
+check '... in one line' [ "$(cat "$out" "$err" | grep -c '^dcanas: DCANAS_START_TIMEOUT=soon: must be a duration')" = 1 ]
+
 # A data set whose copying to the node takes longer than a start may, and longer than the watchdog's time, but goes on.
 cat >slow.c <<'END'
 #define _GNU_SOURCE

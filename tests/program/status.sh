@@ -136,6 +136,12 @@ run 2 lug "$ini" --set run.output=beside --set run.lock_timeout=1
 check 'once that job is silent the search is made' [ "$status" = 0 ]
 check '... and no lock of it is left' [ ! -e $point.lock ]
 
+run 2 train "$ini" --genotype DARTS_V2 --set run.output=given
+check 'a training of a given genotype' [ "$status" = 0 ]
+run 0 status given/tiny
+check '... waits for no search' [ "$(grep -c waiting "$out")" = 0 ]
+check '... which was not needed' [ "$(grep -c 'not needed' "$out")" = 3 ]
+
 start 2 run "$ini" --set run.output=now --set target.epochs=1000 --set run.lock_timeout=1
 check 'a run is under way' reached '"event":"epoch"' now/tiny/events.jsonl 2 30
 owner 99 elsewhere
