@@ -47,7 +47,9 @@ static void print_help(FILE *out)
             "\n  dcanas --version prints versions\n\n"
             "environment:\n"
             "  DCANAS_ISA            the CPU's instructions: avx512_bf16, avx512, avx2 or portable; the best it has\n"
+            "  DCANAS_NCCL_TIMEOUT_S a sum over GPUs that takes longer ends the job; 300\n"
             "  DCANAS_START_TIMEOUT  a job whose ranks have not all begun by then ends; 10m\n"
+            "  DCANAS_STATUS_FILE    where rank 0 leaves its exit status for a batch script; nowhere\n"
             "  DCANAS_WATCHDOG       a rank of `eval` or `data import` that has not moved for so long ends the job;\n"
             "                        30m, 0: never (runs have [run] watchdog)\n");
 }

@@ -171,6 +171,8 @@ static dc_status write_beat(const dc_lock *lock, bool ended)
 /* Of the process that a record names; unknown without a record. */
 static dc_lock_life life_of(const cJSON *record)
 {
+    if (!record)
+        return DC_LOCK_UNKNOWN;
     identity me = identity_of_this();
     char host[sizeof me.host], boot[sizeof me.boot], space[sizeof me.space];
     text_of(record, "host", host, sizeof host);

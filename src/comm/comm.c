@@ -57,7 +57,7 @@ static dc_status describe(dc_comm *comm)
     MPI_Comm node;
     DC_MPI(MPI_Comm_rank(comm->mpi, &comm->rank));
     DC_MPI(MPI_Comm_size(comm->mpi, &comm->size));
-    DC_MPI(MPI_Comm_split_type(comm->mpi, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &node));
+    DC_MPI_WAIT(comm, MPI_Comm_split_type(comm->mpi, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &node));
     DC_MPI(MPI_Comm_rank(node, &comm->local_rank));
     DC_MPI(MPI_Comm_size(node, &comm->local_size));
     dc_status status = share_cores(comm, node);
@@ -87,7 +87,7 @@ static dc_status start_seconds(double *seconds)
     *seconds = START_SECONDS;
     if (!text || !*text)
         return DC_OK;
-    return dc_fail(DC_ERR_INPUT, "DCANAS_START_TIMEOUT=%s: must be a duration such as 90, 45s or 15m", text);
+    return dc_fail(DC_ERR_INPUT, "DCANAS_START_TIMEOUT=%s: must be a duration above 0, such as 90, 45s or 15m", text);
 }
 
 dc_status dc_comm_check_environment(const dc_comm *world)
@@ -219,7 +219,7 @@ dc_status dc_comm_split_node(const dc_comm *comm, dc_comm *group)
         return DC_OK;
     }
     *group = (dc_comm){.mpi = MPI_COMM_NULL, .last = MPI_COMM_NULL, .watchdog = comm->watchdog};
-    DC_MPI(MPI_Comm_split_type(comm->mpi, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &group->mpi));
+    DC_MPI_WAIT(comm, MPI_Comm_split_type(comm->mpi, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &group->mpi));
     return describe(group);
 }
 

@@ -52,9 +52,10 @@ struct dc_watchdog {
     unsigned long long seen; /* moves at the last turn */
     report mine;             /* in flight */
     MPI_Request telling;
-    int sent, received; /* to rank 0, and of its answers */
-    atomic_int silence; /* turns since the last answer */
-    known *ranks;       /* rank 0's */
+    int sent, received;  /* to rank 0, and of its answers */
+    atomic_int silence;  /* turns since the last answer */
+    known *ranks;        /* rank 0's */
+    MPI_Request *ending; /* of what tells each rank that the job ends */
 };
 
 /* ---- the start ---- */
@@ -223,24 +224,29 @@ void dc_watchdog_tell_end(dc_watchdog *w, int code)
         return;
     const bool all = w->rank == 0 || atomic_load(&w->silence) > turns_of(w);
     const int n = all ? w->size : 1;
-    MPI_Request *requests = dc_alloc((size_t)n * sizeof *requests);
-    if (!requests)
-        return;
     told = code;
-    for (int i = 0; i < n; i++) {
-        requests[i] = MPI_REQUEST_NULL;
+    for (int i = 0; i < n; i++)
         if (i != w->rank && !(w->rank == 0 && atomic_load(&w->ranks[i].forgotten)))
-            MPI_Isend(&told, 1, MPI_INT, i, TAG_END, w->mpi, &requests[i]);
-    }
-    for (int naps = 1000, done = 0; naps > 0; naps--) {
-        if (MPI_Testall(n, requests, &done, MPI_STATUSES_IGNORE) != MPI_SUCCESS || done)
-            break;
+            MPI_Isend(&told, 1, MPI_INT, i, TAG_END, w->mpi, &w->ending[i]);
+    for (int naps = 1000, left = n; naps > 0 && left > 0; naps--) {
+        left = 0;
+        for (int i = 0; i < n; i++) {
+            int done = 1; /* one that cannot be reached holds up nobody */
+            left += MPI_Test(&w->ending[i], &done, MPI_STATUS_IGNORE) == MPI_SUCCESS && !done;
+        }
         nanosleep(&nap, NULL);
     }
-    free(requests);
 }
 
-/* One that was taken for dead has no say. */
+/* One that was taken for dead has no say: rank 0 knows it, and to the others only rank 0 may speak as long as it lives.
+ */
+static bool may_end(const dc_watchdog *w, int rank)
+{
+    if (w->rank == 0)
+        return !atomic_load(&w->ranks[rank].forgotten);
+    return rank == 0 || atomic_load(&w->silence) > turns_of(w);
+}
+
 static dc_status hear_end(dc_watchdog *w)
 {
     for (;;) {
@@ -250,7 +256,7 @@ static dc_status hear_end(dc_watchdog *w)
         if (!there)
             return DC_OK;
         DC_MPI(MPI_Recv(&code, 1, MPI_INT, envelope.MPI_SOURCE, TAG_END, w->mpi, MPI_STATUS_IGNORE));
-        if (w->rank == 0 && atomic_load(&w->ranks[envelope.MPI_SOURCE].forgotten))
+        if (!may_end(w, envelope.MPI_SOURCE))
             continue;
         if (w->rank == 0)
             dc_watchdog_tell_end(w, code);
@@ -364,12 +370,15 @@ dc_status dc_watchdog_start(dc_watchdog *w, MPI_Comm mpi, double timeout_s, cons
     w->timeout_s = timeout_s;
     w->setting = setting;
     w->turn_s = timeout_s / TURNS < 5 ? timeout_s / TURNS : 5;
+    w->ending = dc_alloc((size_t)w->size * sizeof *w->ending); /* now: at the end there may be no memory */
+    for (int i = 0; i < w->size && w->ending; i++)
+        w->ending[i] = MPI_REQUEST_NULL;
     if (w->rank == 0) {
         w->ranks = dc_alloc_zeroed((size_t)w->size * sizeof *w->ranks);
         for (int i = 0; i < w->size && w->ranks; i++)
             w->ranks[i].answer = MPI_REQUEST_NULL;
     }
-    int error = w->rank == 0 && !w->ranks ? ENOMEM : pthread_create(&w->thread, NULL, watch, w);
+    int error = !w->ending || (w->rank == 0 && !w->ranks) ? ENOMEM : pthread_create(&w->thread, NULL, watch, w);
     if (error)
         MPI_Comm_free(&w->mpi);
     else
@@ -417,5 +426,6 @@ void dc_watchdog_destroy(dc_watchdog *w)
     pthread_cond_destroy(&w->begun_now);
     pthread_mutex_destroy(&w->mutex);
     free(w->ranks);
+    free(w->ending);
     free(w);
 }

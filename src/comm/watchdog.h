@@ -31,8 +31,9 @@ void dc_watchdog_begun(dc_watchdog *watchdog);
 void dc_watchdog_destroy(dc_watchdog *watchdog);
 
 /* This process is about to end the job with this exit status: the others end with it by themselves at their next turn,
- * should the launcher not reach them (a node that was taken for dead has none any more). Takes at most a second; tells
- * nobody unless the watch has started. NULL is legal. */
+ * should the launcher not reach them (a node that was taken for dead has none any more). Ranks but the first tell that
+ * one, which tells all, and all where it is the first that is silent. Takes at most a second; tells nobody unless the
+ * watch has started. NULL is legal. */
 void dc_watchdog_tell_end(dc_watchdog *watchdog, int code);
 
 /* A rank that is known to be dead: the others go on without it. Rank 0's. */
