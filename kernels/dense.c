@@ -137,6 +137,7 @@ static void pass_chunk(const pass *s, int block, int group, int first, int m, in
             DCK(product)
             (s->form, a + row, ld_a, panel, ld, rows, m, pixels, (dck_output){.to = result, .ld = ld}, &ahead);
             scatter(s, result, ld, m, first_pixel, pixels, out);
+            dck_written(out.how);
         }
     }
     if (s->moments.sums)
@@ -196,7 +197,7 @@ void DCK(dense_forward)(const dck_conv *k, dck_view x, const float *w, dck_view 
               .m = y.c / k->groups,
               .grid_h = y.h,
               .step = 1,
-              .how = dck_how_to(y, false, dck_blocks_of(n))};
+              .how = dck_how_to_write(y, false, dck_blocks_of(n), threads)};
     s.rows = x.c / k->groups * s.gather.n_taps;
     char *memory = (char *)scratch + dck_taps_bytes(k);
     if (k->bf16)
@@ -302,7 +303,7 @@ static void backward_data(const dck_conv *k, dck_view x, const float *w, const d
                       .step = s,
                       .phase_y = phase_y,
                       .phase_x = phase_x,
-                      .how = dck_how_to(dx, accumulate, dck_blocks_of(n))};
+                      .how = dck_how_to_write(dx, accumulate, dck_blocks_of(n), threads)};
             if (k->relu)
                 p.mask = x;
             run_pass(&p, memory->panels, threads);

@@ -186,13 +186,14 @@ void DCK(depthwise_rows)(const dck_conv *k, dck_view x, const float *w, dck_view
         t.weight = w + ((size_t)channel * k->kernel + x_taps(k, &r, i, &t)) * k->kernel;
         DCK(tap_row)(k->stride, 1, &t, y.w, (dck_row){.out = out, .how = how});
     }
+    dck_written(how);
 }
 
 void DCK(depthwise_forward)(const dck_conv *k, dck_view x, const float *w, dck_view y, int blocks, void *scratch,
                             int threads)
 {
     const size_t bytes = lay_out_forward(k, x, y, NULL).bytes;
-    const dck_how how = dck_how_to(y, false, blocks);
+    const dck_how how = dck_how_to_write(y, false, blocks, threads);
 #pragma omp parallel num_threads(threads)
     {
         char *mine = (char *)scratch + omp_get_thread_num() * bytes;
@@ -282,6 +283,7 @@ static void backward_data(const dck_conv *k, dck_view x, const float *w, ring *r
             last++;
         }
     }
+    dck_written(to.how);
 }
 
 /* One plane's share of the weight gradient: kernel^2 floats. */
@@ -310,7 +312,7 @@ void DCK(depthwise_backward)(const dck_conv *k, dck_view x, const float *w, dck_
 {
     const size_t size = (size_t)k->kernel * k->kernel, weights = size * dy.c;
     const size_t bytes = lay_out_backward(k, x, dy, NULL).bytes;
-    const dck_how how = dck_how_to(dx, accumulate, blocks);
+    const dck_how how = dck_how_to_write(dx, accumulate, blocks, threads);
     float *partial = scratch;
     char *rest = (char *)scratch + dck_lines(blocks * weights * sizeof(float));
 #pragma omp parallel num_threads(threads)

@@ -52,7 +52,7 @@ void DCK(relu_backward)(dck_view y, dck_view dy, dck_view dx, bool accumulate, i
 void DCK(copy)(dck_view x, dck_view y, bool accumulate, int blocks, int threads)
 {
     const dck_pieces pieces = dck_cut(y, blocks);
-    const dck_how how = dck_how_to(y, accumulate, blocks);
+    const dck_how how = dck_how_to_write(y, accumulate, blocks, threads);
 #pragma omp parallel for schedule(static) num_threads(threads) if (pieces.threaded)
     for (int t = 0; t < pieces.count; t++) {
         dck_piece piece = dck_piece_at(&pieces, t);
@@ -66,6 +66,7 @@ void DCK(copy)(dck_view x, dck_view y, bool accumulate, int blocks, int threads)
             for (size_t v = 0; v < r.floats / DCK_VECTOR; v++)
                 dck_put(to + v, dck_read(r.on_load, from[v]), how);
         }
+        dck_written(how);
     }
 }
 
@@ -82,7 +83,7 @@ void DCK(zero)(dck_view y, int blocks, int threads)
 void DCK(scale_images)(dck_view x, const float *factor, dck_view y, bool accumulate, int blocks, int threads)
 {
     const dck_pieces pieces = dck_cut(y, blocks);
-    const dck_how how = dck_how_to(y, accumulate, blocks);
+    const dck_how how = dck_how_to_write(y, accumulate, blocks, threads);
 #pragma omp parallel for schedule(static) num_threads(threads) if (pieces.threaded)
     for (int t = 0; t < pieces.count; t++) {
         dck_piece piece = dck_piece_at(&pieces, t);
@@ -94,6 +95,7 @@ void DCK(scale_images)(dck_view x, const float *factor, dck_view y, bool accumul
                 for (int p = 0; p < DCK_PER_PIXEL; p++)
                     dck_put(to + v + p, dck_read(r.on_load, from[v + (size_t)p]) * by[p], how);
         }
+        dck_written(how);
     }
 }
 

@@ -25,7 +25,7 @@ void DCK(norm_backward)(const dck_norm *k, dck_view x, dck_view dy, dck_view dx,
 void DCK(norm_measure)(const dck_norm *k, dck_view x, float *affine, int n, bool training, int parts, void *scratch,
                        int threads);
 void DCK(norm_factors)(const dck_norm *k, dck_view x, dck_view dy, float *factors, float *dgamma, float *dbeta, int n,
-                       void *scratch, int threads);
+                       bool summed, void *scratch, int threads);
 void DCK(relu_forward)(dck_view x, dck_view y, int blocks, int threads);
 void DCK(relu_backward)(dck_view y, dck_view dy, dck_view dx, bool accumulate, int blocks, int threads);
 void DCK(max_pool_forward)(const dck_pool *k, dck_view x, dck_view y, int blocks, int threads);
@@ -42,7 +42,7 @@ void DCK(mix_forward)(int n_x, const dck_view *x, const float *weight, const int
                       int threads);
 size_t DCK(mix_backward_scratch_bytes)(int n_x, dck_view y, int blocks, int threads);
 void DCK(mix_backward)(int n_x, const dck_view *x, int readers, const dck_reader *reader, const dck_view *dx,
-                       const bool *accumulate, int blocks, void *scratch, int threads);
+                       const bool *accumulate, const dck_sums *sums, int blocks, void *scratch, int threads);
 void DCK(copy)(dck_view x, dck_view y, bool accumulate, int blocks, int threads);
 void DCK(zero)(dck_view y, int blocks, int threads);
 void DCK(scale_images)(dck_view x, const float *factor, dck_view y, bool accumulate, int blocks, int threads);

@@ -70,6 +70,13 @@ typedef struct dck_reader {
     float *dweight;      /* NULL: of none of them is it wanted; x is not read then */
 } dck_reader;
 
+/* Sums over a gradient dx for the batch norm that x is the input of: of dx and of dx * (x as stored - mean), as
+ * norm_factors takes them. */
+typedef struct dck_sums {
+    const float *mean; /* [channels] */
+    double *sums;      /* [blocks][channels][2]; NULL: not wanted */
+} dck_sums;
+
 typedef struct dck_conv {
     int kernel, stride, pad_begin, pad_end, dilation, groups; /* weight [out_c][in_c/groups][kernel][kernel] */
     bool relu; /* x is max(x, 0) on load (after its affine); dx is masked by x > 0 */
@@ -130,8 +137,9 @@ typedef struct dck_kernels {
      * factors [c][3] (dck_grad, of which x is the y). */
     void (*norm_measure)(const dck_norm *k, dck_view x, float *affine, int n, bool training, int parts, void *scratch,
                          int threads);
+    /* summed: the sums over dy are at the beginning of the scratch (dck_sums); neither x nor dy is read. */
     void (*norm_factors)(const dck_norm *k, dck_view x, dck_view dy, float *factors, float *dgamma, float *dbeta, int n,
-                         void *scratch, int threads);
+                         bool summed, void *scratch, int threads);
 
     void (*relu_forward)(dck_view x, dck_view y, int blocks, int threads);
     void (*relu_backward)(dck_view y, dck_view dy, dck_view dx, bool accumulate, int blocks, int threads);
@@ -154,10 +162,10 @@ typedef struct dck_kernels {
     void (*mix_forward)(int n_x, const dck_view *x, const float *weight, const int *index, dck_view y, int blocks,
                         int threads);
     /* Of up to DCK_READERS mixes of the same features: dx[i] (+)= the sum over them of weight[index[i]] * dy;
-     * dweight[index[i]] += sum dy * x[i] of each. */
+     * dweight[index[i]] += sum dy * x[i] of each. sums: of each x, or NULL; of one whose dx is not accumulated. */
     size_t (*mix_backward_scratch_bytes)(int n_x, dck_view y, int blocks, int threads);
     void (*mix_backward)(int n_x, const dck_view *x, int readers, const dck_reader *reader, const dck_view *dx,
-                         const bool *accumulate, int blocks, void *scratch, int threads);
+                         const bool *accumulate, const dck_sums *sums, int blocks, void *scratch, int threads);
 
     /* y (+)= x: a concat that could not lie in place, and its gradient. */
     void (*copy)(dck_view x, dck_view y, bool accumulate, int blocks, int threads);

@@ -2,9 +2,9 @@
  *
  * forward reads every feature once and writes y: 4 * (n_x + 1) bytes an element. backward, of all mixes that
  * read the same features at once, reads each dy once from memory, and for each feature reads x, where its weights'
- * gradients are wanted, and writes dx: 4 * readers + 8 * n_x bytes an element. Work goes in chunks of a plane of y that
- * stay in the first-level cache while features pass by, a few at a time, so that few streams are open at once. The
- * scale of a normalised feature goes into its weight, all shifts into one constant. */
+ * gradients or a batch norm's sums are wanted, and writes dx: 4 * readers + 8 * n_x bytes an element. Work goes in
+ * chunks of a plane of y that stay in the first-level cache while features pass by, a few at a time, so that few
+ * streams are open at once. The scale of a normalised feature goes into its weight, all shifts into one constant. */
 #include "internal.h"
 #include "plane.h"
 
@@ -101,18 +101,21 @@ void DCK(mix_forward)(int n_x, const dck_view *x, const float *weight, const int
                       int threads)
 {
     const int tasks = blocks * y.c;
-    const dck_how alone = dck_how_to(y, false, blocks);
+    const dck_how alone = dck_how_to_write(y, false, blocks, threads);
 #pragma omp parallel for schedule(static) num_threads(threads) if (worth_threads(y, tasks))
-    for (int t = 0; t < tasks; t++)
+    for (int t = 0; t < tasks; t++) {
         for (size_t first = 0; first < dck_plane_floats(y); first += CHUNK_FLOATS) {
             chunk at = chunk_at(y, t, first);
             mix_chunk(n_x, x, weight, index, at, alone, chunk_of(y, at));
         }
+        dck_settle();
+    }
 }
 
-/* One feature's chunk: dx (+)= sum_r w[r] * dy[r], and dot[r] = dy[r] . x, or only one of them (dx or x NULL). */
-DCK_INLINE void back_chunk(int readers, const float *x, const float *w, const float *const *dy, float *dx, dck_how how,
-                           size_t floats, float *dot)
+/* One feature's chunk: dx (+)= sum_r w[r] * dy[r], and dot[r] = dy[r] . (x - mean), or only one of them (dx or x NULL).
+ */
+DCK_INLINE void back_chunk(int readers, const float *x, float mean, const float *w, const float *const *dy, float *dx,
+                           dck_how how, size_t floats, float *dot)
 {
     const dck_vec *xs = (const dck_vec *)x;
     dck_vec *dxs = (dck_vec *)dx, sum[DCK_READERS][WAYS] = {{{0}}};
@@ -121,7 +124,9 @@ DCK_INLINE void back_chunk(int readers, const float *x, const float *w, const fl
     for (const size_t whole = floats / DCK_VECTOR / ways * ways; v < floats / DCK_VECTOR;)
 #pragma GCC unroll 4
         for (size_t i = 0; i < (v < whole ? ways : 1); i++, v++) {
-            const dck_vec value = xs ? xs[v] : (dck_vec){0};
+            dck_vec value = {0};
+            if (xs)
+                value = xs[v] - mean;
             dck_vec gradient = {0};
             DCK_UNROLL
             for (int r = 0; r < readers; r++) {
@@ -140,19 +145,19 @@ DCK_INLINE void back_chunk(int readers, const float *x, const float *w, const fl
     }
 }
 
-DCK_INLINE void back_feature(int readers, const float *x, const float *w, const float *const *dy, float *dx,
+DCK_INLINE void back_feature(int readers, const float *x, float mean, const float *w, const float *const *dy, float *dx,
                              dck_how how, size_t floats, float *dot)
 {
     if (!x && how == DCK_ADD)
-        back_chunk(readers, NULL, w, dy, dx, DCK_ADD, floats, dot);
+        back_chunk(readers, NULL, 0, w, dy, dx, DCK_ADD, floats, dot);
     else if (!x)
-        back_chunk(readers, NULL, w, dy, dx, how, floats, dot);
+        back_chunk(readers, NULL, 0, w, dy, dx, how, floats, dot);
     else if (!dx)
-        back_chunk(readers, x, w, dy, NULL, DCK_SET, floats, dot);
+        back_chunk(readers, x, mean, w, dy, NULL, DCK_SET, floats, dot);
     else if (how == DCK_ADD)
-        back_chunk(readers, x, w, dy, dx, DCK_ADD, floats, dot);
+        back_chunk(readers, x, mean, w, dy, dx, DCK_ADD, floats, dot);
     else
-        back_chunk(readers, x, w, dy, dx, how, floats, dot);
+        back_chunk(readers, x, mean, w, dy, dx, how, floats, dot);
 }
 
 static float sum_chunk(const float *dy, size_t floats)
@@ -164,11 +169,25 @@ static float sum_chunk(const float *dy, size_t floats)
 }
 
 typedef struct backward {
-    int n_x, readers, blocks;
+    int n_x, readers, blocks, threads;
     const dck_view *x, *dx;
     const dck_reader *reader;
     const bool *accumulate;
+    const dck_sums *sums;
 } backward;
+
+/* Adds what a chunk is to a batch norm's sums; the first of its plane begins them. */
+static void add_sums(const dck_sums *to, int channels, chunk at, int readers, const float *w, const float *total,
+                     const float *dot)
+{
+    double *sums = to->sums + 2 * ((size_t)at.block * (size_t)channels + (size_t)at.channel);
+    if (at.first == 0)
+        sums[0] = sums[1] = 0;
+    for (int r = 0; r < readers; r++) {
+        sums[0] += (double)w[r] * (double)total[r];
+        sums[1] += (double)w[r] * (double)dot[r];
+    }
+}
 
 /* One chunk for every feature; dots: [n_x][readers] or NULL, added to. */
 static void mix_backward_chunk(const backward *s, chunk at, double *dots)
@@ -177,28 +196,31 @@ static void mix_backward_chunk(const backward *s, chunk at, double *dots)
     float total[DCK_READERS] = {0}, w[DCK_READERS], dot[DCK_READERS] = {0};
     for (int r = 0; r < s->readers; r++) {
         dy[r] = chunk_of(s->reader[r].dy, at);
-        if (dots)
+        if (dots || s->sums)
             total[r] = sum_chunk(dy[r], at.floats);
     }
     for (int i = 0; i < s->n_x; i++) {
-        const float *x = dots ? chunk_of(s->x[i], at) : NULL;
+        const dck_sums *sums = s->sums && s->sums[i].sums ? &s->sums[i] : NULL;
+        const float *x = dots || sums ? chunk_of(s->x[i], at) : NULL, mean = sums ? sums->mean[at.channel] : 0;
         float *dx = s->dx[i].data ? chunk_of(s->dx[i], at) : NULL;
         for (int r = 0; r < s->readers; r++)
             w[r] = weight_of(s->reader[r].weight, s->reader[r].index, i);
         if (!x && !dx)
             continue;
-        const dck_how how = dck_how_to(s->dx[i], s->accumulate[i], s->blocks);
+        const dck_how how = dck_how_to_write(s->dx[i], s->accumulate[i], s->blocks, s->threads);
         if (s->readers == 1)
-            back_feature(1, x, w, dy, dx, how, at.floats, dot);
+            back_feature(1, x, mean, w, dy, dx, how, at.floats, dot);
         else if (s->readers == 2)
-            back_feature(2, x, w, dy, dx, how, at.floats, dot);
+            back_feature(2, x, mean, w, dy, dx, how, at.floats, dot);
         else if (s->readers == 3)
-            back_feature(3, x, w, dy, dx, how, at.floats, dot);
+            back_feature(3, x, mean, w, dy, dx, how, at.floats, dot);
         else
-            back_feature(4, x, w, dy, dx, how, at.floats, dot);
+            back_feature(4, x, mean, w, dy, dx, how, at.floats, dot);
+        if (sums)
+            add_sums(sums, s->x[i].c, at, s->readers, w, total, dot);
+        const double scale = scale_of(s->x[i], at.channel), shift = shift_of(s->x[i], at.channel) + scale * mean;
         for (int r = 0; dots && r < s->readers; r++)
-            dots[i * s->readers + r] += (double)scale_of(s->x[i], at.channel) * (double)dot[r] +
-                                        (double)shift_of(s->x[i], at.channel) * (double)total[r];
+            dots[i * s->readers + r] += scale * (double)dot[r] + shift * (double)total[r];
     }
 }
 
@@ -209,9 +231,9 @@ size_t DCK(mix_backward_scratch_bytes)(int n_x, dck_view y, int blocks, int thre
 }
 
 void DCK(mix_backward)(int n_x, const dck_view *x, int readers, const dck_reader *reader, const dck_view *dx,
-                       const bool *accumulate, int blocks, void *scratch, int threads)
+                       const bool *accumulate, const dck_sums *sums, int blocks, void *scratch, int threads)
 {
-    const backward s = {n_x, readers, blocks, x, dx, reader, accumulate};
+    const backward s = {n_x, readers, blocks, threads, x, dx, reader, accumulate, sums};
     const dck_view y = reader->dy;
     const int tasks = blocks * y.c, n_dots = n_x * readers;
     const bool want_dots = reader->dweight;
@@ -225,6 +247,7 @@ void DCK(mix_backward)(int n_x, const dck_view *x, int readers, const dck_reader
                 dots[i] = 0;
             for (size_t first = 0; first < dck_plane_floats(y); first += CHUNK_FLOATS)
                 mix_backward_chunk(&s, chunk_at(y, t, first), dots);
+            dck_settle();
         }
         if (want_dots) {
 #pragma omp for schedule(static)

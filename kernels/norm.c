@@ -352,14 +352,14 @@ void DCK(norm_backward)(const dck_norm *k, dck_view x, dck_view dy, dck_view dx,
 }
 
 void DCK(norm_factors)(const dck_norm *k, dck_view x, dck_view dy, float *factors, float *dgamma, float *dbeta, int n,
-                       void *scratch, int threads)
+                       bool summed, void *scratch, int threads)
 {
     const int blocks = dck_blocks_of(n), channels = x.c, tasks = blocks * channels;
     double *partial = scratch;
     const backward_call g = {k, x, dy, x, false, dgamma, dbeta, n, blocks, partial, partial + 2 * (size_t)tasks};
 #pragma omp parallel for schedule(static)                                                                              \
-    num_threads(threads) if (dck_plane_floats(x) * (size_t)tasks > DCK_SERIAL_FLOATS)
-    for (int t = 0; t < tasks; t++)
+    num_threads(threads) if (!summed && dck_plane_floats(x) * (size_t)tasks > DCK_SERIAL_FLOATS)
+    for (int t = 0; t < (summed ? 0 : tasks); t++)
         reduce_plane(&g, t / channels, t % channels);
     for (int c = 0; c < channels; c++) {
         finish_gradients(&g, c);

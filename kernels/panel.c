@@ -402,6 +402,7 @@ void DCK(product)(dck_form form, const float *a, size_t ld_a, const float *panel
         product_of(DCK_PAIRS, a, ld_a, panel, ld, rows, m, pixels, out, ahead);
     else
         product_of(DCK_FLOATS, a, ld_a, panel, ld, rows, m, pixels, out, ahead);
+    dck_written(out.how);
 }
 
 /* ---- outer product ---- */

@@ -86,15 +86,23 @@ DCK_INLINE dck_vec dck_read(dck_on_load on, dck_vec stored)
  * find it in a cache anyway, past the caches. */
 typedef enum dck_how { DCK_SET = false, DCK_ADD = true, DCK_STREAM } dck_how;
 
-/* Tensors of more bytes: a few of them at once are more than a core's share of the caches. */
-enum { DCK_CACHED_BYTES = 2 << 20 };
+/* Where a thread's part of a tensor has more bytes, a few of them at once are more than a core's share of the caches.
+ */
+enum { DCK_CACHED_BYTES = 1 << 20 };
 
-static inline dck_how dck_how_to(dck_view y, bool accumulate, int blocks)
+static inline dck_how dck_how_to_write(dck_view y, bool accumulate, int blocks, int threads)
 {
     if (accumulate)
         return DCK_ADD;
     const size_t bytes = (size_t)blocks * (size_t)y.c * dck_plane_floats(y) * sizeof(float);
-    return DCK_VECTOR == DCK_LANES && bytes > DCK_CACHED_BYTES ? DCK_STREAM : DCK_SET;
+    return DCK_VECTOR == DCK_LANES && bytes > (size_t)threads * DCK_CACHED_BYTES ? DCK_STREAM : DCK_SET;
+}
+
+/* At the end of a piece of work that wrote so. */
+static inline void dck_written(dck_how how)
+{
+    if (how == DCK_STREAM)
+        dck_settle();
 }
 
 DCK_INLINE void dck_put(dck_vec *to, dck_vec value, dck_how how)

@@ -181,6 +181,7 @@ static void chunk_dx(const backward *s, const chunk *c, int first, int m, int fi
         out.ld = c->ld;
         DCK(product)(s->form, a, ld_a, at->dy, c->ld, rows, m, c->pixels, out, ahead);
         spread(s, at->result, c->ld, m, c->first_pixel, c->pixels, to, how);
+        dck_written(how);
     }
 }
 
@@ -304,7 +305,7 @@ static void run_backward(const dck_conv *k, dck_view x, int branches, const dck_
                   .y = y,
                   .branch = branch,
                   .branches = branches,
-                  .how = dck_how_to(dx, accumulate, blocks),
+                  .how = dck_how_to_write(dx, accumulate, blocks, threads),
                   .relu = k->relu,
                   .form = dck_form_of(k),
                   .n = n,
@@ -368,7 +369,7 @@ typedef struct forward {
     dck_view x;
     const dck_branch *branch;
     const float *weights[DCK_BRANCHES]; /* in that form */
-    int branches, outputs, n;           /* outputs: channels of all branches */
+    int branches, outputs, n, threads;  /* outputs: channels of all branches */
     dck_cut_up chunks;
 } forward;
 
@@ -384,7 +385,7 @@ static void branch_product(const forward *s, int branch, const chunk *c, int fir
     const bool moments = b->moments.sums && row + rows == s->x.c;
     dck_output out = {.to = dck_plane(b->y, c->block, first) + (size_t)c->first_pixel * DCK_LANES,
                       .ld = plane / DCK_LANES,
-                      .how = rows == s->x.c ? dck_how_to(b->y, false, dck_blocks_of(s->n))
+                      .how = rows == s->x.c ? dck_how_to_write(b->y, false, dck_blocks_of(s->n), s->threads)
                              : row > 0      ? DCK_ADD
                                             : DCK_SET};
     if (moments) {
@@ -457,6 +458,7 @@ void DCK(siblings_forward)(const dck_conv *k, dck_view x, int branches, const dc
     all.c = s.outputs;
     const size_t pixels = (size_t)grid * DCK_LANES * blocks;
     threads = dck_worth(threads, pixels * (x.c + s.outputs), pixels * x.c * s.outputs);
+    s.threads = threads;
     char *const all_panels = (char *)paired + DCK(paired_weights_bytes)(k, x, all);
 #pragma omp parallel num_threads(threads)
     {

@@ -15,8 +15,8 @@ enum {
 typedef struct separable {
     const dck_conv *depthwise;
     dck_view x, y;
-    const float *w, *v; /* v: in its form */
-    int n, rows, bands; /* rows: of a band */
+    const float *w, *v;          /* v: in its form */
+    int n, rows, bands, threads; /* rows: of a band */
     dck_moments moments;
 } separable;
 
@@ -112,7 +112,7 @@ static void run_band(const separable *s, int block, int band, const thread_memor
     fill_panel(s, block, first, rows, ld, mine);
     dck_output out = {.to = dck_plane(s->y, block, 0) + (size_t)first * s->y.w * DCK_LANES,
                       .ld = (size_t)s->y.h * s->y.w,
-                      .how = dck_how_to(s->y, false, dck_blocks_of(s->n))};
+                      .how = dck_how_to_write(s->y, false, dck_blocks_of(s->n), s->threads)};
     if (s->moments.sums) {
         memset(mine->sums, 0, 2 * (size_t)s->y.c * sizeof(dck_vec));
         out.sums = mine->sums;
@@ -132,9 +132,9 @@ void DCK(separable_forward)(const dck_conv *depthwise, dck_view x, const float *
 {
     const int rows = band_rows(x, y), bands = (y.h + rows - 1) / rows, blocks = dck_blocks_of(n);
     const size_t weights = weights_bytes(depthwise, x, y);
-    const separable s = {depthwise, x, y, w, weights ? scratch : v, n, rows, bands, moments};
     const size_t bytes = lay_out(depthwise, x, y, NULL).bytes, pixels = blocks * dck_plane_floats(y);
     threads = dck_worth(threads, pixels * (x.c + y.c), pixels * x.c * y.c);
+    const separable s = {depthwise, x, y, w, weights ? scratch : v, n, rows, bands, threads, moments};
 #pragma omp parallel num_threads(threads)
     {
         const thread_memory mine = lay_out(depthwise, x, y, (char *)scratch + weights + omp_get_thread_num() * bytes);

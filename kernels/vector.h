@@ -43,13 +43,20 @@ DCK_INLINE dck_vec dck_set(float x)
 }
 
 /* Past the caches: what is there need not be read first, and nothing is driven out. Only where a vector is a whole
- * line; others see it after the barrier that ends the loop, whose locked instruction sends it off. */
+ * line. Other threads may see it late: dck_settle before they are told that it is there. */
 DCK_INLINE void dck_stream(dck_vec *to, dck_vec x)
 {
 #if DCK_VECTOR == 16
     _mm512_stream_ps((float *)to, (__m512)x);
 #else
     *to = x;
+#endif
+}
+
+DCK_INLINE void dck_settle(void)
+{
+#if DCK_VECTOR == 16
+    _mm_sfence();
 #endif
 }
 

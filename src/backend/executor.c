@@ -23,6 +23,7 @@ struct dc_executor {
     dc_view *views; /* storage of all argument arrays */
     float **pointers;
     const dc_kernel_args **followers;
+    dc_norm_sums *norm_sums;
     dc_runs *runs; /* what the backend has recorded of forward and backward */
 };
 
@@ -86,6 +87,14 @@ static dc_norm_share norm_share_of(const dc_executor *e, const dc_plan_node *pla
                            .first_channel = planned->norm_channel};
 }
 
+static dc_norm_sums norm_sums_of(const dc_executor *e, int x, int reader)
+{
+    const dc_plan_node *norm = &e->plan->nodes[x];
+    if (norm->summed_by != reader)
+        return (dc_norm_sums){0};
+    return (dc_norm_sums){at(e, norm->saved_offset_bytes), at(e, norm->backward_scratch_offset_bytes)};
+}
+
 static void point_at_arena(dc_executor *e)
 {
     forget_runs(e);
@@ -99,6 +108,7 @@ static void point_at_arena(dc_executor *e)
             int x = planned->sources[k];
             inputs[k] = view_of(e, x, e->plan->nodes[x].value);
             input_grads[k] = view_of(e, x, e->plan->nodes[x].grad);
+            ((dc_norm_sums *)bound->args.norm_sums)[k] = norm_sums_of(e, x, i);
             if (!planned->wants[k])
                 input_grads[k].data = NULL;
         }
@@ -143,9 +153,11 @@ static dc_status bind_arrays(dc_executor *e)
     e->views = dc_alloc_zeroed((2 * n_inputs + 1) * sizeof *e->views);
     e->pointers = dc_alloc_zeroed((size_t)g->n_nodes * 2 * DC_MAX_PARAMS * sizeof *e->pointers);
     e->followers = dc_alloc_zeroed((size_t)g->n_nodes * DC_MAX_READERS * sizeof *e->followers);
-    if (!e->nodes || !e->views || !e->pointers || !e->followers)
+    e->norm_sums = dc_alloc_zeroed((n_inputs + 1) * sizeof *e->norm_sums);
+    if (!e->nodes || !e->views || !e->pointers || !e->followers || !e->norm_sums)
         return DC_ERR_MEMORY;
     dc_view *views = e->views;
+    dc_norm_sums *norm_sums = e->norm_sums;
     const dc_kernel_args **followers = e->followers;
     float **pointers = e->pointers;
     for (int i = 0; i < g->n_nodes; i++) {
@@ -161,6 +173,8 @@ static dc_status bind_arrays(dc_executor *e)
                                        .n_left = planned->n_left,
                                        .deferred = planned->deferred,
                                        .grad_deferred = planned->grad_deferred,
+                                       .summed = planned->summed_by >= 0,
+                                       .norm_sums = norm_sums,
                                        .params = pointers,
                                        .param_grads = pointers + DC_MAX_PARAMS,
                                        .followers = followers};
@@ -173,6 +187,7 @@ static dc_status bind_arrays(dc_executor *e)
             bound->args.n_followers++;
         }
         views += 2 * node->n_inputs;
+        norm_sums += node->n_inputs;
         pointers += 2 * DC_MAX_PARAMS;
         if (planned->active && !planned->folded && node->op != DC_OP_INPUT) {
             dc_kernel *kernel = NULL;
@@ -216,6 +231,7 @@ void dc_executor_destroy(dc_executor *e)
     free(e->views);
     free(e->pointers);
     free(e->followers);
+    free(e->norm_sums);
     free(e);
 }
 

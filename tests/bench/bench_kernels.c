@@ -290,7 +290,7 @@ static void run_mix_forward(const bench *b, const dck_view *x, float *scratch)
 static void run_mix_backward(const bench *b, const dck_view *x, float *scratch)
 {
     const dck_reader reader = {x[FEATURES], scratch, feature_index, scratch + FEATURES};
-    b->call->mix_backward(FEATURES, x, 1, &reader, x + FEATURES + 1, feature_accumulate, BLOCKS, scratch + 64,
+    b->call->mix_backward(FEATURES, x, 1, &reader, x + FEATURES + 1, feature_accumulate, NULL, BLOCKS, scratch + 64,
                           b->threads);
 }
 

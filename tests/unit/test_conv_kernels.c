@@ -468,9 +468,14 @@ static void test_large(void **state)
         {CONV(3, 2, 1, 1, 1, 4), 4, 4, 96, 96},  {CONV(2, 1, 0, 1, 1, 1), 3, 4, 110, 110},
         {CONV(3, 2, 1, 1, 1, 1), 4, 3, 96, 96},
     };
+    static const problem several[] = {/* panels: written first, added to then */
+                                      {CONV(1, 1, 0, 0, 1, 1), 80, 4, 48, 47},
+                                      {CONV(1, 1, 0, 0, 1, 1), 4, 150, 46, 46}};
     static const int whole[DCK_BRANCHES] = {0}, halves[DCK_BRANCHES] = {2, 3};
     for (size_t i = 0; i < sizeof problems / sizeof *problems; i++)
         check_variant(problems[i], whole, 1);
+    for (size_t i = 0; i < sizeof several / sizeof *several; i++)
+        check_variant(several[i], whole, 1);
     check_variant(problems[0], whole, 2);
     check_variant(problems[0], whole, 5);
     check_variant(problems[0], halves, 2);

@@ -170,7 +170,7 @@ static void own_extra(memory *m, int node, bool backward, bool write)
     if (!backward || !write)
         at_offset(m, node, p->saved_offset_bytes, saved, SAVED, write);
     if (backward)
-        at_offset(m, node, p->backward_scratch_offset_bytes, backward_bytes, SCRATCH, write);
+        at_offset(m, node, p->backward_scratch_offset_bytes, backward_bytes, SCRATCH, write && p->summed_by < 0);
     else
         at_offset(m, node, p->forward_scratch_offset_bytes, forward_bytes, SCRATCH, write && !p->grad_deferred);
 }
@@ -300,6 +300,19 @@ static void recompute(memory *m, int node)
         check_value(m, p->sources[k]);
 }
 
+static int n_summed; /* batch norms */
+
+/* A mix's sums for the batch norm x, whose mean it needs. */
+static void leave_sums(memory *m, int x)
+{
+    size_t saved, scratch, other;
+    extra(NULL, m->graph, x, 0, false, &saved, &other, &scratch);
+    at_offset(m, x, m->plan->nodes[x].saved_offset_bytes, saved, SAVED, false);
+    at_offset(m, x, m->plan->nodes[x].backward_scratch_offset_bytes, scratch, SCRATCH, true);
+    assert_int_equal(m->written[x], 0); /* what it sums is the whole gradient: see readings() in its own backward */
+    n_summed++;
+}
+
 static void backward(memory *m, int node)
 {
     const dc_node *n = &m->graph->nodes[node];
@@ -311,6 +324,8 @@ static void backward(memory *m, int node)
     own_extra(m, node, true, true);
     for (int k = 0; k < n->n_inputs; k++) {
         int x = p->sources[k];
+        if (m->plan->nodes[x].summed_by == node)
+            leave_sums(m, x);
         if (!m->plan->nodes[x].needs_grad) {
             assert_false(p->wants[k]);
         } else if (k > 0 && k <= p->n_left) { /* the one that it extends writes it */
@@ -492,6 +507,7 @@ static const dc_plan_layout folding = {.lane = LANE,
                                        .takes_norm = takes_norm,
                                        .joins = joins,
                                        .chains_mixes = true,
+                                       .sums_gradients = true,
                                        .recomputes = recomputes,
                                        .fuses = fuses,
                                        .extra = extra};
@@ -506,6 +522,7 @@ static void nothing_that_is_read_was_overwritten_in_training(void **state)
         assert_int_equal(check_plan(seed, &plain, (dc_plan_options){.batch = BATCH, .training = true}), 0);
     }
     assert_true(joined > 0);
+    assert_true(n_summed > 0);
 }
 
 static void nothing_that_is_read_was_overwritten_in_inference(void **state)

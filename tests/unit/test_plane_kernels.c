@@ -226,7 +226,7 @@ static void test_maximum_is_found(void **state)
 
 /* ---- each element by itself, and the mean of a plane ---- */
 
-typedef enum elementwise { RELU, COPY, SCALE, GLOBAL_AVG, MIX, MIX_BACKWARD, KINDS } elementwise;
+typedef enum elementwise { RELU, COPY, SCALE, GLOBAL_AVG, MIX, MIX_OF_FIVE, MIX_BACKWARD, KINDS } elementwise;
 
 typedef struct element_call {
     elementwise kind;
@@ -235,17 +235,17 @@ typedef struct element_call {
 } element_call;
 
 static const float mix_weights[] = {2, -0.5f};
-static const int mix_index[] = {1, 0};
+static const int mix_index[] = {1, 0, 0, 0, 0};
 
-/* Of x and x again; backward x is the gradient, and y that of the first of two. */
+/* Of x and x again, once or four times; backward x is the gradient, and y that of the first of two. */
 static void run_mix(const dck_kernels *call, const element_call *a, bool accumulate, int threads)
 {
-    const dck_view x[] = {a->x.view, a->x.view}, y[] = {a->y.view, {NULL, 0, 0, 0, 0, NULL}};
+    const dck_view one = a->x.view, x[] = {one, one, one, one, one}, y[] = {a->y.view, {NULL, 0, 0, 0, 0, NULL}};
     const dck_reader reader = {.dy = a->x.view, .weight = mix_weights, .index = mix_index};
-    if (a->kind == MIX)
-        call->mix_forward(2, x, mix_weights, mix_index, a->y.view, BLOCKS, threads);
+    if (a->kind != MIX_BACKWARD)
+        call->mix_forward(a->kind == MIX ? 2 : 5, x, mix_weights, mix_index, a->y.view, BLOCKS, threads);
     else
-        call->mix_backward(2, x, 1, &reader, y, (const bool[]){accumulate, false}, BLOCKS, NULL, threads);
+        call->mix_backward(2, x, 1, &reader, y, (const bool[]){accumulate, false}, NULL, BLOCKS, NULL, threads);
 }
 
 static void run_element(const dck_kernels *call, const void *context, bool accumulate, int threads)
@@ -277,8 +277,12 @@ static void expect_element(const element_call *a, result y, const int at_x[4], i
         add_to(y, flat(a->y.view, at_x[0], at_x[1], 0, 0, lane), x / (a->x.view.h * a->x.view.w));
     else if (a->kind == RELU)
         add_to(y, to, x > 0 ? x : 0);
-    else if (a->kind == MIX || a->kind == MIX_BACKWARD)
-        add_to(y, to, x * (a->kind == MIX ? 1.5 : (double)mix_weights[mix_index[0]]));
+    else if (a->kind == MIX)
+        add_to(y, to, x * 1.5);
+    else if (a->kind == MIX_OF_FIVE)
+        add_to(y, to, x * 7.5);
+    else if (a->kind == MIX_BACKWARD)
+        add_to(y, to, x * -0.5);
     else
         add_to(y, to, a->kind == SCALE ? x * a->factor[at_x[0] * DCK_LANES + lane] : x);
 }

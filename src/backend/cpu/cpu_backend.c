@@ -350,6 +350,7 @@ dc_status dc_cpu_backend_create_isa(const char *isa, int threads, dc_precision p
     cpu->base.call = &interface;
     cpu->base.layout = (dc_plan_layout){.lane = DCK_LANES,
                                         .chains_mixes = true,
+                                        .sums_gradients = true,
                                         .folds_relu = true,
                                         .concat_views = true,
                                         .reads_deferred = cpu_reads_deferred,

@@ -126,8 +126,8 @@ static void norm_backward(const dc_cpu_backend *b, const dc_kernel *k, const dc_
     dck_view x = lanes(a->inputs[0]), dy = lanes(a->output_grad);
     float *dgamma = k->attr.affine ? a->param_grads[2] : NULL, *dbeta = k->attr.affine ? a->param_grads[3] : NULL;
     if (a->grad_deferred)
-        b->kernels->norm_factors(&norm, x, dy, factors_in(a->saved, x.c), dgamma, dbeta, a->step->n_images, a->scratch,
-                                 b->threads);
+        b->kernels->norm_factors(&norm, x, dy, factors_in(a->saved, x.c), dgamma, dbeta, a->step->n_images, a->summed,
+                                 a->scratch, b->threads);
     else
         b->kernels->norm_backward(&norm, x, dy, lanes(a->input_grads[0]), a->accumulate[0], dgamma, dbeta,
                                   a->step->n_images, a->scratch, b->threads);
@@ -233,6 +233,20 @@ static void sum_forward(const dc_cpu_backend *b, const dc_kernel_args *a, int fi
     b->kernels->mix_forward(n, x, weight, index, lanes(a->output), used_blocks(a), b->threads);
 }
 
+static size_t sums_bytes(int n)
+{
+    return ((size_t)n * sizeof(dck_sums) + 63) / 64 * 64;
+}
+
+/* Where a batch norm saves its mean, it saves it first. */
+static const dck_sums *sums_in(void *memory, int n, const dc_norm_sums *from)
+{
+    dck_sums *to = memory;
+    for (int i = 0; i < n; i++)
+        to[i] = (dck_sums){from[i].saved, from[i].sums};
+    return to;
+}
+
 /* Of the inputs from `first` on, for all that read them. */
 static void sum_backward(const dc_cpu_backend *b, const dc_kernel_args *a, int first, int readers,
                          const dck_reader *reader)
@@ -241,16 +255,17 @@ static void sum_backward(const dc_cpu_backend *b, const dc_kernel_args *a, int f
     char *scratch = a->scratch;
     const dck_view *x = views_in(scratch, n, a->inputs + first);
     const dck_view *dx = views_in(scratch + views_bytes(n), n, a->input_grads + first);
-    b->kernels->mix_backward(n, x, readers, reader, dx, a->accumulate + first, used_blocks(a),
-                             scratch + 2 * views_bytes(n), b->threads);
+    const dck_sums *sums = a->norm_sums ? sums_in(scratch + 2 * views_bytes(n), n, a->norm_sums + first) : NULL;
+    b->kernels->mix_backward(n, x, readers, reader, dx, a->accumulate + first, sums, used_blocks(a),
+                             scratch + 2 * views_bytes(n) + sums_bytes(n), b->threads);
 }
 
 static void sum_extra(const dc_cpu_backend *b, const dc_kernel *k, dc_cpu_extra *extra)
 {
     int n = k->n_inputs; /* one too many for a mix, whose first input is the softmax */
     extra->forward_scratch_bytes = views_bytes(n);
-    extra->backward_scratch_bytes =
-        2 * views_bytes(n) + b->kernels->mix_backward_scratch_bytes(n, shaped(k->output), k->blocks, b->threads);
+    extra->backward_scratch_bytes = 2 * views_bytes(n) + sums_bytes(n) +
+                                    b->kernels->mix_backward_scratch_bytes(n, shaped(k->output), k->blocks, b->threads);
 }
 
 static void add_forward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
