@@ -84,11 +84,7 @@ static void max_backward_row(const dck_pool *k, dck_on_load on_load, const dck_v
     for (int j = 0; j < out_width; j++) {
         dck_range across = dck_window(k, j, width);
         size_t first = (size_t)across.begin * DCK_PER_PIXEL, out = (size_t)j * DCK_PER_PIXEL;
-        int columns = across.end - across.begin;
-        if (rows == 3 && columns == 3)
-            give_to_maximum(on_load, x + first, dx + first, row, 3, 3, y[out], dy[out]);
-        else
-            give_to_maximum(on_load, x + first, dx + first, row, rows, columns, y[out], dy[out]);
+        give_to_maximum(on_load, x + first, dx + first, row, rows, across.end - across.begin, y[out], dy[out]);
     }
 }
 
@@ -114,7 +110,7 @@ void DCK(max_pool_backward)(const dck_pool *k, dck_view x, dck_view y, dck_view 
     for (int t = 0; t < tasks; t++) {
         int block = t / x.c, channel = t % x.c;
         float *to = dck_plane(dx, block, channel);
-        if (dck_is_pool3(k) && k->stride == 1) {
+        if (dck_is_pool3(k)) {
             DCK(max_pool3_backward)(k, x, y, dy, dx, accumulate, block, channel);
             continue;
         }

@@ -37,7 +37,7 @@ static inline bool dck_is_pool3(const dck_pool *k)
     return k->kernel == 3 && k->stride <= 2 && k->pad <= 2;
 }
 
-/* One plane each; max_pool3_backward at stride 1 only. */
+/* One plane each. */
 void DCK(pool3_forward)(bool max, const dck_pool *k, dck_view x, dck_view y, int block, int channel);
 void DCK(max_pool3_backward)(const dck_pool *k, dck_view x, dck_view y, dck_view dy, dck_view dx, bool accumulate,
                              int block, int channel);

@@ -2,9 +2,9 @@
  * the buffer sideways. The other way, what the windows over a row give to each of their columns is in buffers that the
  * pixels add up, so that a pixel is written once.
  *
- * All is memory's: 8 bytes an element forward and for the gradient of averages, 16 for that of maxima. AVX2, Zen 3, 16
- * channels of 32x32, a batch of 64: forward 36 (maximum) and 43 GB/s (average), gradients 20 and 28, where a copy in
- * memory moves 20. At stride 2 the windows of maxima share little: their gradient is pool.c's. */
+ * All is memory's: at stride 1 8 bytes an element forward and for the gradient of averages, 16 for that of maxima.
+ * AVX2, Zen 3, 16 channels of 32x32, a batch of 64: forward 36 (maximum) and 43 GB/s (average), gradients 20 and 28,
+ * where a copy in memory moves 20. */
 #include "pool.h"
 
 #include <math.h>
@@ -231,10 +231,10 @@ typedef struct giver {
 } giver;
 
 /* The windows whose maximum is in this row of x give what they have to the first of its columns that is the maximum. */
-DCK_INLINE void give(int givers, const giver *g, dck_range in, max_strip *m)
+DCK_INLINE void give(int stride, int givers, const giver *g, dck_range in, max_strip *m)
 {
     for (int v = in.begin * DCK_PER_PIXEL; v < in.end * DCK_PER_PIXEL; v++) {
-        const dck_vec *x = m->x + v;
+        const dck_vec *x = m->x + v + v / DCK_PER_PIXEL * (stride - 1) * DCK_PER_PIXEL;
         const dck_vec a = x[0], b = x[DCK_PER_PIXEL], c = x[2 * DCK_PER_PIXEL];
         const dck_vec most = dck_max(dck_max(a, b), c);
         dck_vec given = {0};
@@ -253,7 +253,7 @@ DCK_INLINE void give(int givers, const giver *g, dck_range in, max_strip *m)
     }
 }
 
-static void give_any(int givers, const giver *g, int windows, dck_range in, max_strip *m)
+static void give_any(int stride, int givers, const giver *g, int windows, dck_range in, max_strip *m)
 {
     dck_vec *const to[] = {m->one, m->two, m->three};
     if (givers == 0)
@@ -262,15 +262,18 @@ static void give_any(int givers, const giver *g, int windows, dck_range in, max_
         fill(to[i], 0, in.begin, (dck_vec){0});
         fill(to[i], in.end, windows, (dck_vec){0});
     }
-    if (givers == 3)
-        give(3, g, in, m);
+    if (givers == 3) /* there are at most two at stride 2 */
+        give(1, 3, g, in, m);
+    else if (givers == 2 && stride == 1)
+        give(1, 2, g, in, m);
     else if (givers == 2)
-        give(2, g, in, m);
+        give(2, 2, g, in, m);
+    else if (stride == 1)
+        give(1, 1, g, in, m);
     else
-        give(1, g, in, m);
+        give(2, 1, g, in, m);
 }
 
-/* At stride 1. */
 void DCK(max_pool3_backward)(const dck_pool *k, dck_view x, dck_view y, dck_view dy, dck_view dx, bool accumulate,
                              int block, int channel)
 {
@@ -286,7 +289,7 @@ void DCK(max_pool3_backward)(const dck_pool *k, dck_view x, dck_view y, dck_view
         for (int row = 0; row < x.h; row++) {
             const size_t at = (size_t)row * x.w * DCK_PER_PIXEL;
             const plane_rows from = {x_plane + at, 1, x.w};
-            reduce_down(true, 1, on_load, from, s.first - k->pad, s.windows + 2, m.x);
+            reduce_down(true, 1, on_load, from, s.first * k->stride - k->pad, (s.windows - 1) * k->stride + 3, m.x);
             const dck_range over = dck_windows_over(k, row, y.h);
             giver g[3];
             for (int i = over.begin; i < over.end; i++) {
@@ -294,7 +297,7 @@ void DCK(max_pool3_backward)(const dck_pool *k, dck_view x, dck_view y, dck_view
                 const bool fresh = dck_window(k, i, x.h).begin == row; /* it has all of dy still */
                 g[i - over.begin] = (giver){y_plane + out, fresh ? dy_plane + out : m.left[i % 3], m.left[i % 3]};
             }
-            give_any(over.end - over.begin, g, s.windows, in, &m);
+            give_any(k->stride, over.end - over.begin, g, s.windows, in, &m);
             gather(k, s, m.one, m.two, m.three, dx_plane + at, accumulate);
         }
     }
