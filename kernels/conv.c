@@ -27,6 +27,11 @@ int DCK(conv_parts)(const dck_conv *k, dck_view x, dck_view y)
     return is_depthwise(k, x, y) ? 0 : DCK(dense_parts)(y);
 }
 
+bool DCK(conv_sums)(const dck_conv *k, dck_view x, dck_view y)
+{
+    return is_depthwise(k, x, y) && k->relu;
+}
+
 size_t DCK(conv_backward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int blocks, int threads)
 {
     return is_depthwise(k, x, y) ? DCK(depthwise_backward_scratch_bytes)(k, x, y, blocks, threads)
@@ -34,10 +39,10 @@ size_t DCK(conv_backward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view 
 }
 
 void DCK(conv_backward)(const dck_conv *k, dck_view x, const float *w, dck_grad dy, dck_view dx, bool accumulate,
-                        float *dw, int n, void *scratch, int threads)
+                        float *dw, dck_sums sums, int n, void *scratch, int threads)
 {
     if (is_depthwise(k, x, dy.dz))
-        DCK(depthwise_backward)(k, x, w, dy.dz, dx, accumulate, dw, dck_blocks_of(n), scratch, threads);
+        DCK(depthwise_backward)(k, x, w, dy.dz, dx, accumulate, dw, sums, dck_blocks_of(n), scratch, threads);
     else
         DCK(dense_backward)(k, x, w, dy, dx, accumulate, dw, n, scratch, threads);
 }

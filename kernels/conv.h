@@ -145,7 +145,7 @@ void DCK(depthwise_rows)(const dck_conv *k, dck_view x, const float *w, dck_view
                          int rows, void *scratch, float *out, dck_how how);
 size_t DCK(depthwise_backward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int blocks, int threads);
 void DCK(depthwise_backward)(const dck_conv *k, dck_view x, const float *w, dck_view dy, dck_view dx, bool accumulate,
-                             float *dw, int blocks, void *scratch, int threads);
+                             float *dw, dck_sums sums, int blocks, void *scratch, int threads);
 
 /* Which lanes of vector v of a pixel are below `lanes`. */
 DCK_INLINE dck_mask dck_first_lanes(int lanes, int v)

@@ -3,7 +3,8 @@
  * Work is one plane (block, channel). Rows of the input pass once, scaled, shifted and rectified, into a ring of rows
  * that lie between zeros and stay in the level-1 cache; an output row is then a sum over taps (taps.c), each an offset
  * into the ring and a weight. Rows of taps outside of the plane are left out. The gradient of x is the same over rows
- * of dy: the pixels of x in a phase of the stride share their taps.
+ * of dy: the pixels of x in a phase of the stride share their taps; with x at hand for relu's mask, it is summed for
+ * the batch norm that x comes from.
  *
  * An image: 2 k^2 operations for each pixel of y; 4 bytes for each pixel read and written. 3x3 is bound by memory (18
  * operations to 8 bytes), 5x5 by arithmetic: what is missing is filling the ring, and its stores. AVX2, Zen 3, a batch
@@ -184,7 +185,7 @@ void DCK(depthwise_rows)(const dck_conv *k, dck_view x, const float *w, dck_view
     dck_taps t = {.columns = k->kernel, .step = k->dilation, .at = mine.at};
     for (int i = first; i < first + rows; i++, out += (size_t)y.w * DCK_LANES) {
         t.weight = w + ((size_t)channel * k->kernel + x_taps(k, &r, i, &t)) * k->kernel;
-        DCK(tap_row)(k->stride, 1, &t, y.w, (dck_row){.out = out, .how = how});
+        DCK(tap_row)(k->stride, 1, &t, y.w, &(dck_row){.out = out, .how = how});
     }
     dck_written(how);
 }
@@ -250,8 +251,18 @@ static void dy_taps(const ring *r, phase row, phase column, int top, dck_taps *t
             t->weight += t->columns;
 }
 
-/* to: the plane of dx, and of x where it masks. */
-static void backward_data(const dck_conv *k, dck_view x, const float *w, ring *r, thread_scratch *mine, dck_row to)
+/* Adds a plane's part to the sums for a batch norm, and begins the next one. */
+static void add_sums(dck_vec part[2], double *sums)
+{
+    for (int i = 0; i < 2; i++) {
+        sums[i] += (double)dck_sum_lanes(part[i]);
+        part[i] = (dck_vec){0};
+    }
+}
+
+/* to: the plane of dx, and of x where it masks. sums: [2] of the plane, or NULL. */
+static void backward_data(const dck_conv *k, dck_view x, const float *w, ring *r, thread_scratch *mine, dck_row to,
+                          double *sums)
 {
     const phase *phases = mine->phases;
     const int step = tap_step(k);
@@ -259,7 +270,9 @@ static void backward_data(const dck_conv *k, dck_view x, const float *w, ring *r
     pack_weights(k, phases, step, w, mine->weight);
     int last = floor_divide(k->pad_begin, k->stride), beyond = k->pad_begin - last * k->stride; /* of dy's rows */
     const float *weight = NULL;
-    for (int y = 0, p = 0, outer = 0; y < x.h; y++) { /* y = outer * stride + p */
+    dck_vec part[2] = {{0}, {0}};
+    to.sums = sums ? part : NULL;
+    for (int y = 0, p = 0, outer = 0, pixels = 0; y < x.h; y++) { /* y = outer * stride + p */
         ring_advance(r, last - r->count + 1 > 0 ? last - r->count + 1 : 0, last);
         if (p == 0)
             weight = mine->weight;
@@ -269,10 +282,16 @@ static void backward_data(const dck_conv *k, dck_view x, const float *w, ring *r
             if (q >= x.w)
                 continue;
             size_t at = ((size_t)y * x.w + q) * DCK_LANES;
+            dck_row row = to;
+            row.out += at;
+            row.mask = to.mask ? to.mask + at : NULL;
             dy_taps(r, phases[p], phases[q], outer + phases[p].dy, &t);
-            DCK(tap_row)
-            (1, k->stride, &t, k->stride == 1 ? x.w : (x.w - q + k->stride - 1) / k->stride,
-             (dck_row){to.out + at, to.mask ? to.mask + at : NULL, to.on_load, to.how});
+            DCK(tap_row)(1, k->stride, &t, k->stride == 1 ? x.w : (x.w - q + k->stride - 1) / k->stride, &row);
+        }
+        pixels += x.w;
+        if (sums && (pixels >= DCK_SUMMED_PIXELS || y == x.h - 1)) {
+            add_sums(part, sums);
+            pixels = 0;
         }
         if (++p == k->stride) {
             p = 0;
@@ -308,7 +327,7 @@ size_t DCK(depthwise_backward_scratch_bytes)(const dck_conv *k, dck_view x, dck_
 }
 
 void DCK(depthwise_backward)(const dck_conv *k, dck_view x, const float *w, dck_view dy, dck_view dx, bool accumulate,
-                             float *dw, int blocks, void *scratch, int threads)
+                             float *dw, dck_sums sums, int blocks, void *scratch, int threads)
 {
     const size_t size = (size_t)k->kernel * k->kernel, weights = size * dy.c;
     const size_t bytes = lay_out_backward(k, x, dy, NULL).bytes;
@@ -324,8 +343,7 @@ void DCK(depthwise_backward)(const dck_conv *k, dck_view x, const float *w, dck_
 #pragma omp for collapse(2) schedule(static)
         for (int block = 0; block < blocks; block++)
             for (int c = 0; c < x.c; c++) {
-                const float *x_plane = x.data + block * x.stride + c * dck_plane_floats(x);
-                const float *dy_plane = dy.data + block * dy.stride + c * dck_plane_floats(dy);
+                const float *x_plane = dck_plane(x, block, c), *dy_plane = dck_plane(dy, block, c);
                 if (dw) {
                     ring r = x_ring(k, x, dy);
                     r.rows = mine.x_rows;
@@ -337,9 +355,16 @@ void DCK(depthwise_backward)(const dck_conv *k, dck_view x, const float *w, dck_
                     ring r = dy_ring(k, x, dy);
                     r.rows = mine.dy_rows;
                     r.plane = dy_plane;
+                    double *plane_sums = sums.sums ? sums.sums + 2 * ((size_t)block * x.c + c) : NULL;
+                    if (plane_sums)
+                        plane_sums[0] = plane_sums[1] = 0;
                     backward_data(k, x, w + c * size, &r, &mine,
-                                  (dck_row){dx.data + block * dx.stride + c * dck_plane_floats(dx),
-                                            k->relu ? x_plane : NULL, dck_on_load_of(x, c), how});
+                                  (dck_row){.out = dck_plane(dx, block, c),
+                                            .mask = k->relu ? x_plane : NULL,
+                                            .on_load = dck_on_load_of(x, c),
+                                            .how = how,
+                                            .mean = plane_sums ? sums.mean[c] : 0},
+                                  plane_sums);
                 }
             }
         if (dw)

@@ -1,5 +1,5 @@
 /* Element by element: relu, copy, zero and a factor per image, which memory bounds, and dropout, which its random
- * numbers do. */
+ * numbers do. Where a factor per image makes the gradient of a batch norm's output, it is summed for it on the way. */
 #include "internal.h"
 #include "philox.h"
 #include "plane.h"
@@ -80,20 +80,54 @@ void DCK(zero)(dck_view y, int blocks, int threads)
     }
 }
 
-void DCK(scale_images)(dck_view x, const float *factor, dck_view y, bool accumulate, int blocks, int threads)
+/* A part of a plane: y (+)= (x as it is read) * by, and sums += those of what y is then with `of`; NULL: of nothing. */
+DCK_INLINE void scale_pixels(size_t pixels, const dck_vec *x, dck_on_load on, const dck_vec *by, dck_vec *y,
+                             dck_how how, const dck_vec *of, float mean, double *sums)
 {
-    const dck_pieces pieces = dck_cut(y, blocks);
+    dck_vec first = {0}, second = {0};
+    for (size_t v = 0; v < pixels * DCK_PER_PIXEL; v += DCK_PER_PIXEL)
+        for (int p = 0; p < DCK_PER_PIXEL; p++) {
+            const size_t at = v + (size_t)p;
+            dck_vec value = dck_read(on, x[at]) * by[p];
+            if (how == DCK_ADD)
+                value += y[at];
+            dck_put(y + at, value, how == DCK_STREAM ? DCK_STREAM : DCK_SET);
+            if (of) {
+                first += value;
+                second += value * (of[at] - mean);
+            }
+        }
+    if (of) {
+        sums[0] += (double)dck_sum_lanes(first);
+        sums[1] += (double)dck_sum_lanes(second);
+    }
+}
+
+void DCK(scale_images)(dck_view x, const float *factor, dck_view y, bool accumulate, dck_view of, dck_sums sums,
+                       int blocks, int threads)
+{
+    const int tasks = blocks * y.c;
+    const size_t plane = dck_plane_floats(y) / DCK_LANES;
     const dck_how how = dck_how_to_write(y, accumulate, blocks, threads);
-#pragma omp parallel for schedule(static) num_threads(threads) if (pieces.threaded)
-    for (int t = 0; t < pieces.count; t++) {
-        dck_piece piece = dck_piece_at(&pieces, t);
-        const dck_vec *by = (const dck_vec *)(factor + (size_t)piece.block * DCK_LANES);
-        for (run r = run_at(x, piece, 0); r.floats > 0; r = run_at(x, piece, r.first + r.floats)) {
-            const dck_vec *from = (const dck_vec *)(dck_at(x, piece) + r.first);
-            dck_vec *to = (dck_vec *)(dck_at(y, piece) + r.first);
-            for (size_t v = 0; v < r.floats / DCK_VECTOR; v += DCK_PER_PIXEL)
-                for (int p = 0; p < DCK_PER_PIXEL; p++)
-                    dck_put(to + v + p, dck_read(r.on_load, from[v + (size_t)p]) * by[p], how);
+#pragma omp parallel for schedule(static)                                                                              \
+    num_threads(threads) if (dck_plane_floats(y) * (size_t)tasks > DCK_SERIAL_FLOATS)
+    for (int t = 0; t < tasks; t++) {
+        const int block = t / y.c, channel = t % y.c;
+        const dck_vec *from = (const dck_vec *)dck_plane(x, block, channel);
+        const dck_vec *by = (const dck_vec *)factor + (size_t)block * DCK_PER_PIXEL;
+        const dck_vec *stored = sums.sums ? (const dck_vec *)dck_plane(of, block, channel) : NULL;
+        const dck_on_load on_load = dck_on_load_of(x, channel);
+        dck_vec *to = (dck_vec *)dck_plane(y, block, channel);
+        double *sum = stored ? sums.sums + 2 * (size_t)t : NULL;
+        if (stored)
+            sum[0] = sum[1] = 0;
+        for (size_t first = 0; first < plane; first += DCK_SUMMED_PIXELS) {
+            const size_t pixels = plane - first < DCK_SUMMED_PIXELS ? plane - first : DCK_SUMMED_PIXELS;
+            const size_t at = first * DCK_PER_PIXEL;
+            if (stored)
+                scale_pixels(pixels, from + at, on_load, by, to + at, how, stored + at, sums.mean[channel], sum);
+            else
+                scale_pixels(pixels, from + at, on_load, by, to + at, how, NULL, 0, NULL);
         }
         dck_written(how);
     }

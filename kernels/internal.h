@@ -8,9 +8,10 @@ size_t DCK(conv_forward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y
 void DCK(conv_forward)(const dck_conv *k, dck_view x, const float *w, dck_view y, int n, dck_moments moments,
                        void *scratch, int threads);
 int DCK(conv_parts)(const dck_conv *k, dck_view x, dck_view y);
+bool DCK(conv_sums)(const dck_conv *k, dck_view x, dck_view y);
 size_t DCK(conv_backward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int blocks, int threads);
 void DCK(conv_backward)(const dck_conv *k, dck_view x, const float *w, dck_grad dy, dck_view dx, bool accumulate,
-                        float *dw, int n, void *scratch, int threads);
+                        float *dw, dck_sums sums, int n, void *scratch, int threads);
 void DCK(siblings_forward)(const dck_conv *k, dck_view x, int branches, const dck_branch *branch, int n, void *scratch,
                            int threads);
 void DCK(siblings_backward)(const dck_conv *k, dck_view x, int branches, const dck_branch *branch, dck_view dx,
@@ -45,7 +46,8 @@ void DCK(mix_backward)(int n_x, const dck_view *x, int readers, const dck_reader
                        const bool *accumulate, const dck_sums *sums, int blocks, void *scratch, int threads);
 void DCK(copy)(dck_view x, dck_view y, bool accumulate, int blocks, int threads);
 void DCK(zero)(dck_view y, int blocks, int threads);
-void DCK(scale_images)(dck_view x, const float *factor, dck_view y, bool accumulate, int blocks, int threads);
+void DCK(scale_images)(dck_view x, const float *factor, dck_view y, bool accumulate, dck_view of, dck_sums sums,
+                       int blocks, int threads);
 void DCK(dropout)(dck_view x, dck_view y, bool accumulate, float rate, uint64_t seed, uint64_t stream, uint32_t step,
                   uint32_t first_image, int blocks, int threads);
 void DCK(cross_entropy_forward)(dck_view logits, const int32_t *labels, float smoothing, int n, float *saved,

@@ -107,10 +107,11 @@ typedef struct dck_kernels {
      */
     int (*conv_parts)(const dck_conv *k, dck_view x, dck_view y);
     /* dx (+)= gradient of x (masked by relu; of x as read, after its affine), dw = gradient of w (written); either may
-     * be absent (dw NULL). */
+     * be absent (dw NULL). sums: of dx as it is then, where conv_sums says that this family can leave them. */
+    bool (*conv_sums)(const dck_conv *k, dck_view x, dck_view y);
     size_t (*conv_backward_scratch_bytes)(const dck_conv *k, dck_view x, dck_view y, int blocks, int threads);
     void (*conv_backward)(const dck_conv *k, dck_view x, const float *w, dck_grad dy, dck_view dx, bool accumulate,
-                          float *dw, int n, void *scratch, int threads);
+                          float *dw, dck_sums sums, int n, void *scratch, int threads);
 
     /* Up to DCK_BRANCHES pointwise convolutions (kernel 1, stride 1, no padding, one group, x of more than one channel)
      * of the same x, with DCK_SIBLING_ROWS channels of output between them: x is gathered once, and its gradient,
@@ -170,8 +171,10 @@ typedef struct dck_kernels {
     /* y (+)= x: a concat that could not lie in place, and its gradient. */
     void (*copy)(dck_view x, dck_view y, bool accumulate, int blocks, int threads);
     void (*zero)(dck_view y, int blocks, int threads);
-    /* y (+)= x * factor[image]: drop-path; factor has 16 * blocks floats. */
-    void (*scale_images)(dck_view x, const float *factor, dck_view y, bool accumulate, int blocks, int threads);
+    /* y (+)= x * factor[image]: drop-path; factor has 16 * blocks floats. sums: where y is a gradient, of y as it is
+     * then and what it is the gradient of; sums.sums NULL: none, and `of` is not read. */
+    void (*scale_images)(dck_view x, const float *factor, dck_view y, bool accumulate, dck_view of, dck_sums sums,
+                         int blocks, int threads);
     /* y (+)= x * mask / keep; mask bit of image i (global number first + i), element e: Philox(seed, stream, step) */
     void (*dropout)(dck_view x, dck_view y, bool accumulate, float rate, uint64_t seed, uint64_t stream, uint32_t step,
                     uint32_t first_image, int blocks, int threads);

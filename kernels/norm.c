@@ -3,7 +3,8 @@
  * forward, training: x is read for its moments, read again and y written: 12 bytes an element from memory, 8 where a
  * layer fits in cache. backward: x and dy are read for two sums, read again, dx written: 20 bytes. Both run at the
  * speed of memory. Deferred (norm_measure, norm_factors) y and dx are not written: nothing is read forward where the
- * convolutions before have left the moments, else 4 bytes an element, and 8 backward.
+ * convolutions before have left the moments, else 4 bytes an element; backward nothing where a reader has left the
+ * sums, else 8.
  *
  * Moments are taken in one pass over chunks of a plane, shifted by the chunk's first pixel: a number of the chunk
  * itself lies at most sqrt(chunk) deviations from its mean, so that float sums of squares keep their digits whatever
@@ -14,10 +15,7 @@
 #include <math.h>
 #include <string.h>
 
-enum {
-    CHUNK_PIXELS = 256,
-    WAYS = DCK_PER_PIXEL > 4 ? DCK_PER_PIXEL : 4 /* independent accumulators, a whole number of pixels */
-};
+enum { WAYS = DCK_PER_PIXEL > 4 ? DCK_PER_PIXEL : 4 }; /* independent accumulators, a whole number of pixels */
 
 /* Adds to sums[0] the sum and to sums[1] the sum of squares of a chunk's first `lanes` images. */
 static void chunk_moments(const dck_vec *x, int pixels, int lanes, double sums[2])
@@ -87,8 +85,8 @@ static void plane_moments(dck_view x, int block, int channel, int lanes, double 
 {
     const dck_vec *plane = (const dck_vec *)dck_plane(x, block, channel);
     sums[0] = sums[1] = 0;
-    for (int pixel = 0, pixels = x.h * x.w; pixel < pixels; pixel += CHUNK_PIXELS) {
-        int count = pixels - pixel < CHUNK_PIXELS ? pixels - pixel : CHUNK_PIXELS;
+    for (int pixel = 0, pixels = x.h * x.w; pixel < pixels; pixel += DCK_SUMMED_PIXELS) {
+        int count = pixels - pixel < DCK_SUMMED_PIXELS ? pixels - pixel : DCK_SUMMED_PIXELS;
         chunk_moments(plane + (size_t)pixel * DCK_PER_PIXEL, count, lanes, sums);
     }
 }
@@ -98,8 +96,8 @@ static void plane_products(dck_view x, dck_view dy, float mean, int block, int c
     const dck_vec *x_plane = (const dck_vec *)dck_plane(x, block, channel);
     const dck_vec *dy_plane = (const dck_vec *)dck_plane(dy, block, channel);
     sums[0] = sums[1] = 0;
-    for (int pixel = 0, pixels = x.h * x.w; pixel < pixels; pixel += CHUNK_PIXELS) {
-        int count = pixels - pixel < CHUNK_PIXELS ? pixels - pixel : CHUNK_PIXELS;
+    for (int pixel = 0, pixels = x.h * x.w; pixel < pixels; pixel += DCK_SUMMED_PIXELS) {
+        int count = pixels - pixel < DCK_SUMMED_PIXELS ? pixels - pixel : DCK_SUMMED_PIXELS;
         size_t offset = (size_t)pixel * DCK_PER_PIXEL;
         chunk_products(x_plane + offset, dy_plane + offset, mean, count, lanes, sums);
     }

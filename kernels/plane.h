@@ -11,6 +11,10 @@ enum { DCK_SERIAL_FLOATS = 1 << 15 };
 /* Streaming kernels cut a block's contiguous c*h*w*16 floats into pieces; a piece is one thread's task. */
 enum { DCK_PIECE_FLOATS = 1 << 14 };
 
+/* About so many pixels of a plane (whole rows, where work goes by rows) are summed in float before their sum goes on in
+ * double. */
+enum { DCK_SUMMED_PIXELS = 256 };
+
 typedef struct dck_pieces {
     size_t block_floats;
     int per_block, count;

@@ -11,6 +11,7 @@ const dck_kernels DCK_JOIN(table, DCK_ISA) = {
     .conv_forward_scratch_bytes = DCK(conv_forward_scratch_bytes),
     .conv_forward = DCK(conv_forward),
     .conv_parts = DCK(conv_parts),
+    .conv_sums = DCK(conv_sums),
     .conv_backward_scratch_bytes = DCK(conv_backward_scratch_bytes),
     .conv_backward = DCK(conv_backward),
     .siblings_forward = DCK(siblings_forward),

@@ -61,9 +61,27 @@ DCK_INLINE void put_sums(int pixels, int n, const dck_vec *sum, int step, dck_ve
     }
 }
 
+/* The first n outputs of a tile, masked, to where they belong, and what is there then is summed. */
+static __attribute__((noinline)) void put_and_add_up(int n, const dck_vec *sum, int step, dck_vec *out,
+                                                     const dck_vec *mask, const dck_row *o)
+{
+    dck_vec first = {0}, second = {0};
+    for (int p = 0; p < n; p++) {
+        const size_t at = (size_t)p * step * DCK_PER_PIXEL;
+        dck_vec value = dck_where(dck_read(o->on_load, mask[at]) > (dck_vec){0}, sum[p]);
+        if (o->how == DCK_ADD)
+            value += out[at];
+        dck_put(out + at, value, o->how == DCK_STREAM ? DCK_STREAM : DCK_SET);
+        first += value;
+        second += value * (mask[at] - o->mean);
+    }
+    o->sums[0] += first;
+    o->sums[1] += second;
+}
+
 /* One vector of each of `pixels` pixels, of which n are there. */
 DCK_INLINE void row_tile(bool any, int pixels, int columns, int step, int in_step, int out_step, const dck_taps *t,
-                         const size_t from, size_t to, int n, dck_row o)
+                         const size_t from, size_t to, int n, const dck_row *o)
 {
     dck_vec sum[TILE];
     DCK_UNROLL
@@ -78,22 +96,28 @@ DCK_INLINE void row_tile(bool any, int pixels, int columns, int step, int in_ste
         else
             add_taps(pixels, columns, step, in_step, weight, x, sum);
     }
-    dck_vec *out = (dck_vec *)o.out + to;
-    const dck_vec *mask = o.mask ? (const dck_vec *)o.mask + to : NULL;
-    if (n < pixels || out_step != 1)
-        put_sums(pixels, n, sum, out_step, out, mask, o.on_load, o.how);
+    dck_vec *out = (dck_vec *)o->out + to;
+    const dck_vec *mask = o->mask ? (const dck_vec *)o->mask + to : NULL;
+    if (o->sums) {
+        dck_vec kept[TILE]; /* so that sum itself need not lie in memory */
+        DCK_UNROLL
+        for (int p = 0; p < pixels; p++)
+            kept[p] = sum[p];
+        put_and_add_up(n < pixels ? n : pixels, kept, out_step, out, mask, o);
+    } else if (n < pixels || out_step != 1)
+        put_sums(pixels, n, sum, out_step, out, mask, o->on_load, o->how);
     else if (!mask)
-        put_sums(pixels, pixels, sum, 1, out, NULL, o.on_load, o.how);
-    else if (o.how == DCK_SET)
-        put_sums(pixels, pixels, sum, 1, out, mask, o.on_load, DCK_SET);
-    else if (o.how == DCK_STREAM)
-        put_sums(pixels, pixels, sum, 1, out, mask, o.on_load, DCK_STREAM);
+        put_sums(pixels, pixels, sum, 1, out, NULL, o->on_load, o->how);
+    else if (o->how == DCK_SET)
+        put_sums(pixels, pixels, sum, 1, out, mask, o->on_load, DCK_SET);
+    else if (o->how == DCK_STREAM)
+        put_sums(pixels, pixels, sum, 1, out, mask, o->on_load, DCK_STREAM);
     else
-        put_sums(pixels, pixels, sum, 1, out, mask, o.on_load, DCK_ADD);
+        put_sums(pixels, pixels, sum, 1, out, mask, o->on_load, DCK_ADD);
 }
 
 DCK_INLINE void row_tiles(bool any, int columns, int step, int in_step, int out_step, const dck_taps *t, int pixels,
-                          dck_row o)
+                          const dck_row *o)
 {
     for (int p = 0; p < pixels; p += TILE)
 #pragma GCC unroll 1
@@ -108,7 +132,7 @@ DCK_INLINE void row_tiles(bool any, int columns, int step, int in_step, int out_
 
 /* The kernels of the operations of search spaces, 3x3 and 5x5 at strides 1 and 2 and dilations 1 and 2, each by
  * itself. */
-void DCK(tap_row)(int in_step, int out_step, const dck_taps *t, int pixels, dck_row o)
+void DCK(tap_row)(int in_step, int out_step, const dck_taps *t, int pixels, const dck_row *o)
 {
     switch (t->columns == 1 && in_step == 1 ? 111 : in_step * 100 + t->step * 10 + t->columns) {
     case 111:

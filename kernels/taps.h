@@ -20,10 +20,13 @@ typedef struct dck_row {
     const float *mask; /* NULL: none; only where it is read as above zero there is something to write */
     dck_on_load on_load;
     dck_how how;
+    dck_vec
+        *sums; /* [2] += what is there then, and that * (mask as stored - mean); NULL: not wanted, as without mask */
+    float mean;
 } dck_row;
 
 /* out[p] (+)= sum_ji weight[j][i] * at[j][p * in_step + i * step]; out_step: pixels from output to output. */
-void DCK(tap_row)(int in_step, int out_step, const dck_taps *t, int pixels, dck_row o);
+void DCK(tap_row)(int in_step, int out_step, const dck_taps *t, int pixels, const dck_row *o);
 
 /* sums[j][i] += sum_p dy[p] * at[j][p * in_step + i * step] */
 void DCK(tap_gradients)(int in_step, const dck_taps *t, const float *dy, int pixels, dck_vec *sums);

@@ -59,8 +59,8 @@ typedef struct dc_norm_share {
     int first_channel;
 } dc_norm_share;
 
-/* A mix's share in the backward of the deferred batch norm that is its input: sums over the gradient, where the batch
- * norm's backward looks for them; NULL: none are wanted. */
+/* A reader's share in the backward of the deferred batch norm that is its input: sums over the gradient, where the
+ * batch norm's backward looks for them; NULL: none are wanted. */
 typedef struct dc_norm_sums {
     const void *saved; /* what the batch norm saves */
     void *sums;        /* its backward scratch */
@@ -85,7 +85,7 @@ struct dc_kernel_args {
     bool grad_deferred; /* BATCH_NORM: the convolutions before it leave moments in its forward scratch, and want factors
                            in `saved` instead of the gradient of its input */
     bool summed;        /* BATCH_NORM, backward: the sums over the gradient are there already */
-    const dc_norm_sums *norm_sums; /* MIX, backward: per input; NULL: of none */
+    const dc_norm_sums *norm_sums; /* backward, per input: wanted only as the layout's sums_gradient has it */
     dc_norm_share norm;            /* CONV */
     int n_followers; /* CONV: others of the same input that it runs with its own (graph/plan.h): theirs are output,
                         norm, params, output_grad and param_grads. MIX, backward: those that extend it: theirs are
@@ -150,7 +150,7 @@ static inline float dc_clip_scale(double norm, double clip)
 /* Every operation below is required. What is optional are abilities that save passes over memory, told by the layout
  * (graph/plan.h): relu folded into convolutions (folds_relu), concat by reference (concat_views), batch norm applied by
  * its readers (reads_deferred, takes_norm), convolutions of one tensor run together (joins), mixes of the
- * same features differentiated in one pass (chains_mixes), sums over gradients left for batch norms (sums_gradients),
+ * same features differentiated in one pass (chains_mixes), sums over gradients left for batch norms (sums_gradient),
  * one convolution computed again instead of kept (recomputes) or on the way of its reader (fuses). Where a backend
  * lacks one, the plan makes it of required operations; the tests run every network both ways. */
 typedef struct dc_backend_interface {

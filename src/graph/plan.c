@@ -114,6 +114,7 @@ static dc_status order_gradient_writes(dc_plan_maker *m)
             } else {
                 wants[k] = true;
                 m->n_writers[x]++;
+                m->last_writer[x] = i;
                 accumulate[k] = written[x] || m->graph->nodes[x].batch_free;
             }
             mark_written(m, x, written);
@@ -123,19 +124,21 @@ static dc_status order_gradient_writes(dc_plan_maker *m)
     return DC_OK;
 }
 
-/* Chooses the batch norms that a mix sums the gradients of. */
-static void sum_in_mixes(dc_plan_maker *m)
+/* Chooses who sums the gradients of batch norms. */
+static void choose_summers(dc_plan_maker *m)
 {
     dc_plan_node *nodes = m->plan->nodes;
     for (int i = 0; i < m->n; i++)
         nodes[i].summed_by = -1;
-    for (int i = 0; i < m->n && m->layout->sums_gradients; i++)
-        for (int k = 1; m->graph->nodes[i].op == DC_OP_MIX && k < m->graph->nodes[i].n_inputs; k++) {
-            const int x = nodes[i].sources[k];
-            if (nodes[x].grad_deferred && nodes[x].needs_grad && !m->kept[x] && m->grad_root[x] == x &&
-                nodes[i].wants[k] && m->n_writers[x] == 1)
-                nodes[x].summed_by = i;
-        }
+    for (int x = 0; x < m->n && m->layout->sums_gradient; x++) {
+        if (!nodes[x].grad_deferred || !nodes[x].needs_grad || m->kept[x] || m->grad_root[x] != x ||
+            m->n_writers[x] == 0)
+            continue;
+        const int last = m->last_writer[x];
+        const dc_plan_sums can = m->layout->sums_gradient(m->layout->context, m->graph, last, nodes[last].relu_input);
+        if (can == DC_SUMS_LAST || (can == DC_SUMS_ALONE && m->n_writers[x] == 1))
+            nodes[x].summed_by = last;
+    }
 }
 
 /* ---- lifetimes ---- */
@@ -303,7 +306,7 @@ static dc_status make(dc_plan_maker *m, dc_interval *all)
     dc_plan_join_siblings(m);
     dc_plan_chain_mixes(m);
     DC_TRY(order_gradient_writes(m));
-    sum_in_mixes(m);
+    choose_summers(m);
     value_lifetimes(m);
     gradient_lifetimes(m);
     extra_lifetimes(m);
@@ -353,7 +356,7 @@ dc_status dc_plan_create(const dc_graph *graph, const dc_plan_layout *layout, co
     plan->rounded_batch = (options->batch + layout->lane - 1) / layout->lane * layout->lane;
     plan->training = options->training;
     size_t n = (size_t)graph->n_nodes;
-    int *ints = dc_alloc_zeroed(7 * n * sizeof *ints);
+    int *ints = dc_alloc_zeroed(8 * n * sizeof *ints);
     bool *flags = dc_alloc_zeroed(2 * n);
     dc_interval *all = dc_alloc(N_INTERVALS * n * sizeof *all);
     dc_status status = ints && flags && all ? allocate(graph, plan) : DC_ERR_MEMORY;
@@ -371,6 +374,7 @@ dc_status dc_plan_create(const dc_graph *graph, const dc_plan_layout *layout, co
                            .grad_root = ints + 4 * n,
                            .grad_channel = ints + 5 * n,
                            .n_writers = ints + 6 * n,
+                           .last_writer = ints + 7 * n,
                            .normalised = flags + n,
                            .values = all,
                            .grads = all + n,

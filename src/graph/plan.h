@@ -14,6 +14,10 @@
 
 enum { DC_MAX_SIBLINGS = 4, DC_MAX_READERS = 4 };
 
+/* Where a node can leave a batch norm's sums: nowhere, where it alone computes the gradient, or where it is the last to
+ * add to it. */
+typedef enum dc_plan_sums { DC_SUMS_NONE, DC_SUMS_ALONE, DC_SUMS_LAST } dc_plan_sums;
+
 /* What a backend tells the plan. */
 typedef struct dc_plan_layout {
     int lane;          /* the batch is rounded up to a multiple of this many images (CPU: 16) */
@@ -29,8 +33,10 @@ typedef struct dc_plan_layout {
     /* Whether these convolutions of the same tensor, the first of which runs them all, are cheaper together; at most
      * DC_MAX_SIBLINGS. Each scratch is then what they ask for one by one, added up. NULL: never. */
     bool (*joins)(const void *context, const dc_graph *graph, int n, const int *nodes);
-    bool chains_mixes;   /* backward of a mix can take what the mixes after it owe to its inputs, too (dc_plan_node) */
-    bool sums_gradients; /* backward of a mix can leave a batch norm's sums over its output's gradient (dc_plan_node) */
+    bool chains_mixes; /* backward of a mix can take what the mixes after it owe to its inputs, too (dc_plan_node) */
+    /* Whether backward of `node` can leave a batch norm's sums over the gradient of what it reads (dc_plan_node).
+     * NULL: never. */
+    dc_plan_sums (*sums_gradient)(const void *context, const dc_graph *graph, int node, bool relu_input);
     /* Whether the output of `node` is to be recomputed in backward instead of kept. NULL: never. */
     /* Backward of its reader must not read it when neither dw nor a relu's mask is wanted: then it is not computed. */
     bool (*recomputes)(const void *context, const dc_graph *graph, int node);
@@ -69,8 +75,9 @@ typedef struct dc_plan_node {
                            stands for the gradient of its own; else -1 */
     int norm_channel;   /* the convolution's first channel in that batch norm */
     bool grad_deferred; /* a batch norm whose input's gradient is computed by the convolutions before it */
-    int summed_by;      /* such a batch norm: the mix that alone computes its output's gradient, and on the way the sums
-                           over it that the factors are made of, into the batch norm's backward scratch; else -1 */
+    int summed_by;      /* such a batch norm: the node that computes its output's gradient, or what is missing of it,
+                           and on the way the sums over it that the factors are made of, into the batch norm's backward
+                           scratch; else -1 */
     int recomputed;     /* the input that is computed again before this node's backward, or -1 */
     int leader;         /* the convolution that runs this one, in forward and in backward, at its own step: itself where
                            it is alone or leads */
@@ -90,7 +97,7 @@ typedef struct dc_plan_node {
     const bool *wants;      /* per input: its gradient is computed here */
     const bool *accumulate; /* per input: its gradient has been written by a later node: add to it */
     /* SIZE_MAX: none. A deferred batch norm's forward scratch is there from the first of its convolutions on (moments),
-     * what it saved until the last of them has run backward; its backward scratch from the mix on that sums its
+     * what it saved until the last of them has run backward; its backward scratch from the node on that sums its
      * gradient. again_scratch: forward scratch of a recomputation. */
     size_t saved_offset_bytes, forward_scratch_offset_bytes, backward_scratch_offset_bytes, again_scratch_offset_bytes;
 } dc_plan_node;

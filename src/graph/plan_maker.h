@@ -21,6 +21,7 @@ typedef struct dc_plan_maker {
     int *grad_root;
     int *grad_channel;
     int *n_writers;   /* nodes whose backward writes or adds to its gradient itself, not to one that it is a part of */
+    int *last_writer; /* the last of them */
     bool *normalised; /* by root: some of its storage is seen through scales and shifts, which lie behind it */
     dc_interval *values, *grads, *saved, *forward_scratch, *backward_scratch; /* by node; bytes 0: none */
     dc_interval *again, *again_scratch;                                       /* of recomputed nodes */

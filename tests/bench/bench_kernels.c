@@ -110,10 +110,12 @@ static void bench_conv_case(bench *b, const conv_case *c)
               b->call->conv_forward(k, x, w, y, IMAGES, (dck_moments){NULL, 0}, scratch, b->threads));
     snprintf(name, sizeof name, "%s forward", c->name);
     report(b, name, shape, seconds, flops, x_bytes + y_bytes);
-    BEST_TIME(seconds, b->threads, b->call->conv_backward(k, x, w, dy, dx, false, NULL, IMAGES, scratch, b->threads));
+    BEST_TIME(seconds, b->threads,
+              b->call->conv_backward(k, x, w, dy, dx, false, NULL, (dck_sums){0}, IMAGES, scratch, b->threads));
     snprintf(name, sizeof name, "%s dx", c->name);
     report(b, name, shape, seconds, flops, x_bytes * (k->relu ? 2 : 1) + y_bytes);
-    BEST_TIME(seconds, b->threads, b->call->conv_backward(k, x, w, dy, none, false, dw, IMAGES, scratch, b->threads));
+    BEST_TIME(seconds, b->threads,
+              b->call->conv_backward(k, x, w, dy, none, false, dw, (dck_sums){0}, IMAGES, scratch, b->threads));
     snprintf(name, sizeof name, "%s dw", c->name);
     report(b, name, shape, seconds, flops, x_bytes + y_bytes);
     b->used = 0;
@@ -142,7 +144,8 @@ static void bench_preprocess(bench *b, const conv_case *c)
     snprintf(name, sizeof name, "%s forward", c->name);
     report(b, name, shape, seconds, flops, x_bytes + y_bytes);
     BEST_TIME(seconds, b->threads,
-              b->call->conv_backward(k, x, w, (dck_grad){dz, y, factors}, dx, false, dw, IMAGES, scratch, b->threads));
+              b->call->conv_backward(k, x, w, (dck_grad){dz, y, factors}, dx, false, dw, (dck_sums){0}, IMAGES, scratch,
+                                     b->threads));
     snprintf(name, sizeof name, "%s backward", c->name);
     report(b, name, shape, seconds, 2 * flops, x_bytes + 2 * y_bytes + 4.0 * BLOCKS * x.stride);
     b->used = 0;

@@ -321,6 +321,7 @@ static dc_status run(machine *m, dc_operands *o)
         bool state = t->graph->params[node->params[p]].role == DC_ROLE_STATE;
         param_grads[p] = t->want_params && !state ? m->dparam[p].memory : NULL;
     }
+    const dc_norm_sums no_sums[DC_TRIAL_INPUTS] = {{NULL, NULL}};
     dc_kernel_args args = {.step = &step,
                            .batch = t->batch,
                            .n_inputs = node->n_inputs,
@@ -333,6 +334,7 @@ static dc_status run(machine *m, dc_operands *o)
                            .output_grad = m->dy.view,
                            .input_grads = input_grads,
                            .accumulate = accumulate,
+                           .norm_sums = no_sums,
                            .param_grads = param_grads};
     dc_kernel *kernel;
     DC_TRY(m->backend->call->prepare(m->backend, t->graph, t->node, t->batch, t->relu_input, &kernel));

@@ -267,7 +267,8 @@ static void run_backward(const dck_kernels *call, const problem *p, const data *
     if (n > 0)
         call->siblings_backward(&p->k, d->x.view, n, branch, dx, accumulate, d->n, scratch, threads);
     else
-        call->conv_backward(&p->k, d->x.view, d->w, dy, dx, accumulate, dw, d->n, scratch, threads);
+        call->conv_backward(&p->k, d->x.view, d->w, dy, dx, accumulate, dw, (dck_sums){NULL, NULL}, d->n, scratch,
+                            threads);
     assert_true(d->dw[d->weights] == sentinel);
     scratch_destroy(scratch, bytes);
 }
@@ -504,7 +505,8 @@ static void test_scratch_of_a_larger_batch(void **state)
             continue;
         size_t bytes = call->conv_backward_scratch_bytes(&convs[i % 2], view[0], view[1], PLANNED, 1);
         void *scratch = scratch_create(bytes);
-        call->conv_backward(&convs[i % 2], view[0], w, (dck_grad){.dz = view[1]}, view[2], false, dw, N, scratch, 1);
+        call->conv_backward(&convs[i % 2], view[0], w, (dck_grad){.dz = view[1]}, view[2], false, dw,
+                            (dck_sums){NULL, NULL}, N, scratch, 1);
         scratch_destroy(scratch, bytes);
     }
     for (int i = 0; i < 3; i++)

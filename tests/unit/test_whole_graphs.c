@@ -64,6 +64,8 @@ static dc_graph *target_network(void)
     int x = stem(g, 4);
     int a = relu_conv_norm(g, "a.depthwise", x, 4, 3, 1, 4);
     a = relu_conv_norm(g, "a.pointwise", a, 4, 1, 1, 1);
+    a = relu_conv_norm(g, "a.depthwise2", a, 4, 3, 1, 4);
+    a = relu_conv_norm(g, "a.pointwise2", a, 4, 1, 1, 1);
     a = dc_graph_drop_path(g, "a.drop", a);
     int b = dc_graph_batch_norm(g, "b.norm", dc_graph_max_pool(g, "b.pool", x, 3, 1, 1), false);
     int c = dc_graph_avg_pool(g, "c.pool", x, 3, 1, 1);
@@ -240,15 +242,16 @@ static void poison(machine *m)
 static void compare_training(machine *a, machine *b)
 {
     machine *both[] = {a, b};
-    for (int round = 0; round < 2; round++) { /* weights, then alpha: as a search step does */
-        unsigned what = round ? DC_GRAD_ALPHA : DC_GRAD_WEIGHTS;
+    for (int round = 0; round < 3; round++) { /* weights, then alpha: as a search step does; without drop-path */
+        unsigned what = round == 1 ? DC_GRAD_ALPHA : DC_GRAD_WEIGHTS;
         for (int i = 0; i < 2; i++) {
+            both[i]->step.drop_path_rate = round == 2 ? 0 : 0.2f;
             poison(both[i]);
             must(dc_executor_forward(both[i]->executor, &both[i]->step));
             must(dc_executor_backward(both[i]->executor, &both[i]->step, what, NULL));
         }
         compare_metrics(a, b);
-        compare_stores(a, b, true, round ? DC_ROLE_ALPHA : DC_ROLE_WEIGHT);
+        compare_stores(a, b, true, round == 1 ? DC_ROLE_ALPHA : DC_ROLE_WEIGHT);
     }
     compare_stores(a, b, false, DC_ROLE_STATE);
 }
@@ -314,8 +317,8 @@ static void any_graph_trains_and_infers(void **state)
     }
 }
 
-/* How many convolutions run at another's step. */
-static int followers(const dc_graph *g)
+/* How many nodes the CPU has planned so. */
+static int count(const dc_graph *g, bool (*is_so)(const dc_plan *plan, int node))
 {
     dc_backend *cpu;
     dc_plan *plan;
@@ -323,17 +326,54 @@ static int followers(const dc_graph *g)
     must(dc_backend_create("cpu", &(dc_backend_options){.threads = 1}, &cpu));
     must(dc_plan_create(g, &cpu->layout, &(dc_plan_options){.batch = BATCH, .training = true}, &plan));
     for (int i = 0; i < g->n_nodes; i++)
-        n += plan->nodes[i].leader != i;
+        n += is_so(plan, i);
     dc_plan_destroy(plan);
     dc_backend_destroy(cpu);
     return n;
+}
+
+static bool runs_at_anothers_step(const dc_plan *plan, int node)
+{
+    return plan->nodes[node].leader != node;
+}
+
+static bool is_summed_by(const dc_plan *plan, int node, dc_op op)
+{
+    return plan->nodes[node].summed_by >= 0 && plan->graph->nodes[plan->nodes[node].summed_by].op == op;
+}
+
+static bool is_summed_by_convolution(const dc_plan *plan, int node)
+{
+    return is_summed_by(plan, node, DC_OP_CONV);
+}
+
+static bool is_summed_by_drop_path(const dc_plan *plan, int node)
+{
+    return is_summed_by(plan, node, DC_OP_DROP_PATH);
+}
+
+static bool is_summed_by_mix(const dc_plan *plan, int node)
+{
+    return is_summed_by(plan, node, DC_OP_MIX);
+}
+
+/* What the comparisons above are to cover. */
+static void batch_norms_are_summed_on_the_way(void **state)
+{
+    (void)state;
+    dc_graph *g = target_network(), *search = supernet();
+    assert_int_equal(count(g, is_summed_by_convolution), 2); /* the first after others have added to the gradient */
+    assert_int_equal(count(g, is_summed_by_drop_path), 1);
+    assert_int_equal(count(search, is_summed_by_mix), 1);
+    dc_graph_destroy(g);
+    dc_graph_destroy(search);
 }
 
 static void convolutions_of_one_tensor_run_together(void **state)
 {
     (void)state;
     dc_graph *g = siblings();
-    assert_int_equal(followers(g), 6);
+    assert_int_equal(count(g, runs_at_anothers_step), 6);
     check(g, true);
     check(siblings(), false);
 }
@@ -347,6 +387,7 @@ int main(void)
         cmocka_unit_test(a_supernet_trains),
         cmocka_unit_test(a_supernet_infers),
         cmocka_unit_test(any_graph_trains_and_infers),
+        cmocka_unit_test(batch_norms_are_summed_on_the_way),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -179,6 +179,22 @@ static bool cpu_takes_norm(const void *context, const dc_graph *graph, int node)
     return dc_cpu_takes_norm(context, &kernel);
 }
 
+static dc_plan_sums cpu_sums_gradient(const void *context, const dc_graph *graph, int node, bool relu_input)
+{
+    dc_kernel kernel;
+    switch (graph->nodes[node].op) {
+    case DC_OP_MIX:
+        return DC_SUMS_ALONE;
+    case DC_OP_DROP_PATH:
+        return DC_SUMS_LAST;
+    case DC_OP_CONV:
+        describe(context, graph, node, 1, relu_input, &kernel);
+        return dc_cpu_sums_gradient(context, &kernel) ? DC_SUMS_LAST : DC_SUMS_NONE;
+    default:
+        return DC_SUMS_NONE;
+    }
+}
+
 static bool cpu_joins(const void *context, const dc_graph *graph, int n, const int *nodes)
 {
     dc_kernel kernels[DC_MAX_SIBLINGS];
@@ -350,7 +366,7 @@ dc_status dc_cpu_backend_create_isa(const char *isa, int threads, dc_precision p
     cpu->base.call = &interface;
     cpu->base.layout = (dc_plan_layout){.lane = DCK_LANES,
                                         .chains_mixes = true,
-                                        .sums_gradients = true,
+                                        .sums_gradient = cpu_sums_gradient,
                                         .folds_relu = true,
                                         .concat_views = true,
                                         .reads_deferred = cpu_reads_deferred,

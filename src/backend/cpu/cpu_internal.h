@@ -27,6 +27,9 @@ typedef struct dc_cpu_op {
 /* Whether the convolution leaves moments and takes a dck_grad's factors. */
 bool dc_cpu_takes_norm(const dc_cpu_backend *b, const dc_kernel *k);
 
+/* Whether the convolution's backward can leave a batch norm's sums over the gradient of its input. */
+bool dc_cpu_sums_gradient(const dc_cpu_backend *b, const dc_kernel *k);
+
 /* Whether the convolutions run together: one x, siblings_* in kernels.h. */
 bool dc_cpu_joins(const dc_cpu_backend *b, int n, const dc_kernel *kernels);
 

@@ -28,6 +28,11 @@ bool dc_cpu_takes_norm(const dc_cpu_backend *b, const dc_kernel *k)
     return b->kernels->conv_parts(&k->conv, shaped(k->input), shaped(k->output)) > 0;
 }
 
+bool dc_cpu_sums_gradient(const dc_cpu_backend *b, const dc_kernel *k)
+{
+    return b->kernels->conv_sums(&k->conv, shaped(k->input), shaped(k->output));
+}
+
 bool dc_cpu_joins(const dc_cpu_backend *b, int n, const dc_kernel *kernels)
 {
     int outputs = 0;
@@ -38,6 +43,12 @@ bool dc_cpu_joins(const dc_cpu_backend *b, int n, const dc_kernel *kernels)
     }
     _Static_assert((int)DC_MAX_SIBLINGS <= (int)DCK_BRANCHES, "the kernels run as many as a plan joins");
     return outputs <= DCK_SIBLING_ROWS;
+}
+
+/* Where a batch norm saves its mean, it saves it first. */
+static dck_sums sums_of(const dc_norm_sums *from)
+{
+    return (dck_sums){from->saved, from->sums};
 }
 
 /* What is a convolution's own, of those that run together. */
@@ -90,7 +101,7 @@ static void conv_backward(const dc_cpu_backend *b, const dc_kernel *k, const dc_
                                       b->threads);
     else
         b->kernels->conv_backward(&k->conv, x, branch->w, branch->dy, dx, a->accumulate[0], branch->dw,
-                                  a->step->n_images, a->scratch, b->threads);
+                                  sums_of(a->norm_sums), a->step->n_images, a->scratch, b->threads);
 }
 
 static void conv_extra(const dc_cpu_backend *b, const dc_kernel *k, dc_cpu_extra *extra)
@@ -238,13 +249,16 @@ static size_t sums_bytes(int n)
     return ((size_t)n * sizeof(dck_sums) + 63) / 64 * 64;
 }
 
-/* Where a batch norm saves its mean, it saves it first. */
+/* NULL: of none. */
 static const dck_sums *sums_in(void *memory, int n, const dc_norm_sums *from)
 {
     dck_sums *to = memory;
-    for (int i = 0; i < n; i++)
-        to[i] = (dck_sums){from[i].saved, from[i].sums};
-    return to;
+    bool any = false;
+    for (int i = 0; i < n; i++) {
+        to[i] = sums_of(&from[i]);
+        any |= to[i].sums != NULL;
+    }
+    return any ? to : NULL;
 }
 
 /* Of the inputs from `first` on, for all that read them. */
@@ -255,7 +269,7 @@ static void sum_backward(const dc_cpu_backend *b, const dc_kernel_args *a, int f
     char *scratch = a->scratch;
     const dck_view *x = views_in(scratch, n, a->inputs + first);
     const dck_view *dx = views_in(scratch + views_bytes(n), n, a->input_grads + first);
-    const dck_sums *sums = a->norm_sums ? sums_in(scratch + 2 * views_bytes(n), n, a->norm_sums + first) : NULL;
+    const dck_sums *sums = sums_in(scratch + 2 * views_bytes(n), n, a->norm_sums + first);
     b->kernels->mix_backward(n, x, readers, reader, dx, a->accumulate + first, sums, used_blocks(a),
                              scratch + 2 * views_bytes(n) + sums_bytes(n), b->threads);
 }
@@ -377,33 +391,35 @@ static void zero_backward(const dc_cpu_backend *b, const dc_kernel *k, const dc_
 
 /* ---- random masks ---- */
 
-/* Both directions of drop-path are y (+)= x * mask / keep with the same mask. */
+/* Both directions of drop-path are y (+)= x * mask / keep with the same mask. sums: of y, the gradient of the input. */
 static void drop_images(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a, dc_view x, dc_view y,
-                        bool accumulate)
+                        bool accumulate, dck_sums sums)
 {
     const dc_step *step = a->step;
     const int blocks = used_blocks(a);
-    const float keep = 1 - step->drop_path_rate;
+    const bool drops = step->training && step->drop_path_rate > 0;
+    const float keep = drops ? 1 - step->drop_path_rate : 1;
     const dc_rng_key key = {.seed = step->seed, .stream = k->stream};
     float *factor = a->scratch;
-    if (!step->training || step->drop_path_rate <= 0) {
+    if (!drops && !sums.sums) {
         b->kernels->copy(lanes(x), lanes(y), accumulate, blocks, b->threads);
         return;
     }
     for (int i = 0; i < blocks * DCK_LANES; i++)
-        factor[i] = dc_rng_uniform(key, step->index, (uint64_t)step->first_image + (uint64_t)i) < keep ? 1 / keep : 0;
-    b->kernels->scale_images(lanes(x), factor, lanes(y), accumulate, blocks, b->threads);
+        factor[i] =
+            !drops || dc_rng_uniform(key, step->index, (uint64_t)step->first_image + (uint64_t)i) < keep ? 1 / keep : 0;
+    b->kernels->scale_images(lanes(x), factor, lanes(y), accumulate, lanes(a->inputs[0]), sums, blocks, b->threads);
 }
 
 static void drop_path_forward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
 {
-    drop_images(b, k, a, a->inputs[0], a->output, false);
+    drop_images(b, k, a, a->inputs[0], a->output, false, (dck_sums){0});
 }
 
 static void drop_path_backward(const dc_cpu_backend *b, const dc_kernel *k, const dc_kernel_args *a)
 {
     if (a->input_grads[0].data)
-        drop_images(b, k, a, a->output_grad, a->input_grads[0], a->accumulate[0]);
+        drop_images(b, k, a, a->output_grad, a->input_grads[0], a->accumulate[0], sums_of(a->norm_sums));
 }
 
 static void drop_path_extra(const dc_cpu_backend *b, const dc_kernel *k, dc_cpu_extra *extra)
